@@ -1,0 +1,1 @@
+"""The nouns of trueup: frozen records and enums, free of any technology."""

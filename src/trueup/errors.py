@@ -1,0 +1,114 @@
+"""Every error trueup raises on purpose, in the words of the core.
+
+TrueupError
+├── InvalidInput                 the caller can mend it
+│   ├── ContractError            a contract does not say what a contract must
+│   ├── InstanceErrors           instances break their contract (carries FieldErrors)
+│   ├── InvalidFile              a file cannot be read as what it claims to be
+│   └── InvalidQuery             a filter or argument is out of bounds
+├── NotFound                     deployment, version, prediction or contract unknown
+├── Conflict                     the same identity with other content; a name taken
+├── Forbidden                    authenticated, but not allowed
+├── Unauthenticated              no or unknown credentials
+├── ScoringError                 the model could not answer
+│   ├── ModelRefused             digest, pickle or library versions do not allow loading
+│   └── ParityError              two runtimes of one model disagree
+├── Unavailable                  try again later
+│   ├── LedgerUnavailable        nothing was booked, nothing may be answered
+│   └── Overloaded               a bound is reached
+└── MissingExtra                 an optional dependency is not installed (names the extra)
+
+Messages never hold values of instances, SQL, stack traces or paths of the server.
+Each door owns one table from these classes to its own codes.
+"""
+
+from __future__ import annotations
+
+from trueup.domain.contract import FieldError
+
+
+class TrueupError(Exception):
+    """Root of the family. ``next_step`` tells the reader what to do about it."""
+
+    def __init__(self, message: str, *, next_step: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+
+
+class InvalidInput(TrueupError):
+    """The caller can mend it."""
+
+
+class ContractError(InvalidInput):
+    """A contract does not say what a contract must."""
+
+
+class InstanceErrors(InvalidInput):
+    """Instances break their contract."""
+
+    def __init__(self, errors: tuple[FieldError, ...], total: int | None = None) -> None:
+        self.errors = errors
+        self.total = len(errors) if total is None else total
+        super().__init__(
+            f"{self.total} field error(s) in the instances",
+            next_step="mend the named fields; `trueup contract show` lists what each expects",
+        )
+
+
+class InvalidFile(InvalidInput):
+    """A file cannot be read as what it claims to be."""
+
+
+class InvalidQuery(InvalidInput):
+    """A filter or argument is out of bounds."""
+
+
+class NotFound(TrueupError):
+    """Deployment, version, prediction or contract unknown."""
+
+
+class Conflict(TrueupError):
+    """The same identity with other content, or a name that is taken."""
+
+
+class Forbidden(TrueupError):
+    """Authenticated, but not allowed."""
+
+
+class Unauthenticated(TrueupError):
+    """No or unknown credentials."""
+
+
+class ScoringError(TrueupError):
+    """The model could not answer."""
+
+
+class ModelRefused(ScoringError):
+    """Digest, pickle policy or library versions do not allow loading the model."""
+
+
+class ParityError(ScoringError):
+    """Two runtimes of one model disagree by more than is allowed."""
+
+
+class Unavailable(TrueupError):
+    """Try again later."""
+
+
+class LedgerUnavailable(Unavailable):
+    """Nothing was booked, so nothing may be answered."""
+
+
+class Overloaded(Unavailable):
+    """A bound is reached."""
+
+
+class MissingExtra(TrueupError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, extra: str, purpose: str) -> None:
+        self.extra = extra
+        super().__init__(
+            f"{purpose} needs the optional extra '{extra}'", next_step=f"pip install 'trueup[{extra}]'"
+        )

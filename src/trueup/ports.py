@@ -1,0 +1,149 @@
+"""Where the rooms meet: the protocols each side promises the other.
+
+Every adapter behind a port has a fake beside it (``memory.py``), and both pass the
+same test class in ``tests/contract``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueup.domain.batch import (
+    Booking,
+    Columns,
+    Floats,
+    OutcomeBatch,
+    OutcomeReceipt,
+    Receipt,
+    Refusals,
+)
+from trueup.domain.contract import Contract
+from trueup.domain.deployment import Deployment, ModelVersion
+
+
+class Scorer(Protocol):
+    """A loaded model: plain functions on arrays, safe to call from several threads."""
+
+    def score(self, columns: Columns) -> Floats:
+        """Scores float64 (n, k): k = 1 for probability (of the positive class) and value,
+        one a class for class and vector outputs. Raises ScoringError."""
+        ...
+
+    def contributions(self, columns: Columns) -> Floats | None:
+        """Additive feature contributions float64 (n, features) in the margin unit, or None
+        where the runtime has no exact ones."""
+        ...
+
+    def close(self) -> None:
+        """Frees what the model holds."""
+        ...
+
+
+class ModelRegistry(Protocol):
+    """Which contracts, versions and deployments exist. Everything is only ever added."""
+
+    def add_contract(self, contract: Contract) -> int:
+        """Stores a contract and makes its typed view; the same digest again is the same id.
+        Raises Conflict when (name, version) exists with another digest."""
+        ...
+
+    def contract(self, name: str, version: int | None = None) -> Contract:
+        """The named version, or the newest. Raises NotFound."""
+        ...
+
+    def add_version(self, version: ModelVersion) -> ModelVersion:
+        """Stores a version (and its contract) and returns it with its ids. Identical
+        content again changes nothing; other artifacts under the name raise Conflict."""
+        ...
+
+    def version(self, name: str, version: str) -> ModelVersion:
+        """Raises NotFound."""
+        ...
+
+    def deploy(self, deployment: Deployment, *, by: str) -> Deployment:
+        """Adds a revision (none if nothing changed) and returns it with its ids."""
+        ...
+
+    def deployment(self, name: str) -> Deployment:
+        """The newest revision. Raises NotFound."""
+        ...
+
+    def deployments(self) -> Sequence[Deployment]:
+        """Newest revision of each, by name."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionFilter:
+    """What to list. All given conditions must hold; ``limit`` at most 10,000."""
+
+    deployment: str | None = None
+    business_key: str | None = None
+    event_from: date | None = None
+    event_until: date | None = None
+    status: str | None = None
+    decision: str | None = None
+    min_score: float | None = None
+    limit: int = 50
+
+
+class Ledger(Protocol):
+    """What happened, durably."""
+
+    def book(self, booking: Booking) -> Receipt:
+        """Books all rows in one commit; see the numbered protocol in ``ledger/postgres.py``.
+        Raises LedgerUnavailable: then nothing is booked."""
+        ...
+
+    def refuse(self, refusals: Refusals) -> int:
+        """Books refusals in one commit and returns how many rows were added (the same
+        identity, reason and content again adds an attempt). Raises LedgerUnavailable."""
+        ...
+
+    def prediction(self, prediction_id: UUID) -> dict[str, Any]:
+        """One prediction with typed features, reasons and outcome as plain values.
+        Raises NotFound."""
+        ...
+
+    def predictions(self, where: PredictionFilter) -> list[dict[str, Any]]:
+        """Newest events first. Raises InvalidQuery."""
+        ...
+
+
+class OutcomeStore(Protocol):
+    """What really happened, as it became known."""
+
+    def record(self, outcomes: OutcomeBatch) -> OutcomeReceipt:
+        """Adds first and later revisions in one commit; an outcome equal to the latest one
+        changes nothing. Raises LedgerUnavailable."""
+        ...
+
+
+class QueryRunner(Protocol):
+    """Reads views under the read-only role, bounded in time and rows."""
+
+    def rows(self, sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Runs one SELECT. Raises InvalidQuery, LedgerUnavailable."""
+        ...
+
+    def stream(self, sql: str, parameters: dict[str, Any] | None = None) -> Iterator[tuple[Any, ...]]:
+        """Rows through a server-side cursor, in bounded memory."""
+        ...
+
+
+class Clock(Protocol):
+    """Time as an argument, so that tests and replays can set it."""
+
+    def __call__(self) -> datetime:
+        """Now, in UTC with zone."""
+        ...
+
+
+Days = NDArray[np.datetime64]
