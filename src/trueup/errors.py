@@ -109,6 +109,4 @@ class MissingExtra(TrueupError):
 
     def __init__(self, extra: str, purpose: str) -> None:
         self.extra = extra
-        super().__init__(
-            f"{purpose} needs the optional extra '{extra}'", next_step=f"pip install 'trueup[{extra}]'"
-        )
+        super().__init__(f"{purpose} needs the optional extra '{extra}'", next_step=f"pip install 'trueup[{extra}]'")

@@ -48,11 +48,10 @@ class Settings(BaseSettings):
         extra="ignore",
     )
 
-    database_url: SecretStr | None = Field(None, description="PostgreSQL >= 15, as owner; unset: embedded PostgreSQL 18")
-    data_dir: Path = Field(default_factory=default_data_dir, description="embedded database, models, API keys' owner file")
+    database_url: SecretStr | None = Field(None, description="PostgreSQL >= 15; unset: embedded")
+    data_dir: Path = Field(default_factory=default_data_dir, description="embedded database and models")
     host: str = Field("127.0.0.1", description="address of the HTTP door")
     port: int = Field(8321, ge=0, le=65_535, description="port of the HTTP door")
     log_level: str = Field("warning", pattern="^(debug|info|warning|error)$", description="lowest level logged")
     log_json: bool = Field(False, description="log as JSON lines")
-    model_dirs: tuple[Path, ...] = Field((), description="folders the HTTP door may load models from, besides data_dir/models")
     limits: Limits = Field(default_factory=Limits)  # type: ignore[arg-type]

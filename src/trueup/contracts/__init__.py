@@ -1,1 +1,1 @@
-
+"""Contracts: reading, comparing, inferring them; decoding instances into arrays."""

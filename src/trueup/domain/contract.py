@@ -188,7 +188,7 @@ class Contract:
     @cached_property
     def slots(self) -> dict[str, tuple[Storage, int]]:
         """Where each field is stored: its block and its zero-based place in it."""
-        seen = {s: 0 for s in Storage}
+        seen = dict.fromkeys(Storage, 0)
         places: dict[str, tuple[Storage, int]] = {}
         for f in self.fields:
             places[f.name] = (f.storage, seen[f.storage])

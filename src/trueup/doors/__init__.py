@@ -1,1 +1,1 @@
-
+"""Where callers come in: each translates, calls the core, translates back."""

@@ -1,1 +1,1 @@
-
+"""What really happened, and when it is due."""

@@ -1,1 +1,1 @@
-
+"""Which contracts, versions and deployments exist."""

@@ -1,1 +1,1 @@
-
+"""The scoring path: resolve, validate, predict, book."""

@@ -1,1 +1,1 @@
-
+"""Reading the ledger: queries under the read-only role."""

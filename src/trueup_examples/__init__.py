@@ -1,0 +1,1 @@
+"""Worked examples, one folder per business problem. Nothing in trueup imports them."""
