@@ -1,0 +1,340 @@
+"""The Python door: what a data scientist calls from a notebook, and the command line from a shell.
+
+>>> import trueup
+>>> with trueup.connect() as up:                                        # doctest: +SKIP
+...     up.deploy("fails", contract="contract.yaml", model="model.ubj", version="1")
+...     scores = up.score("fails", frame, dataset="fails/2026-11-20")
+...     up.outcomes("settlement_fails", outcomes, source="cnsfails202611a")
+...     up.query("SELECT * FROM truth WHERE deployment = %(name)s", name="fails").to_pandas()
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID, uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueup.bootstrap import Services, open_services
+from trueup.contracts.decoding import Decoder
+from trueup.contracts.reading import load_contract
+from trueup.domain.batch import Booked, Channel, Decoded, OutcomeReceipt, RefusalReason, Role, Source
+from trueup.domain.contract import Contract
+from trueup.domain.deployment import Deployment, Serving
+from trueup.errors import InstanceErrors, InvalidQuery, MissingExtra
+from trueup.outcomes.decoding import outcome_batch, outcome_contract
+from trueup.ports import PredictionFilter
+from trueup.scoring.service import Response
+from trueup.settings import Settings
+
+
+def connect(settings: Settings | None = None) -> Trueup:
+    """Opens trueup; without configuration that starts (or joins) its own PostgreSQL.
+
+    Use as a context manager, or call ``close``. Raises LedgerUnavailable.
+    """
+    return Trueup(open_services(settings or Settings()))
+
+
+class Trueup:
+    """Deploy, score, true up and query, in process. Safe to use from several threads."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes connections and, when it is the last user, the embedded PostgreSQL."""
+        self.services.close()
+
+    def deploy(
+        self,
+        name: str,
+        *,
+        contract: Contract | str | Path,
+        model: Any,
+        version: str,
+        serving: Serving | None = None,
+        libraries: Mapping[str, str] | None = None,
+        role: Role = Role.CHAMPION,
+        by: str = "",
+    ) -> Deployment:
+        """Makes ``version`` of a model answer under ``name`` in ``role``; the same again changes nothing.
+
+        ``model`` is a file (.onnx, .ubj, .json, .txt, .skops, .pkl), an MLflow folder or
+        ``models:/`` address, ``python:module:attribute``, an in-memory booster or
+        estimator, or a list of those: one model for several runtimes, checked for parity.
+        Raises ContractError, ModelRefused, ParityError, Conflict.
+        """
+        agreed = contract if isinstance(contract, Contract) else load_contract(contract)
+        return self.services.deploying.deploy(
+            name,
+            contract=agreed,
+            models=model if isinstance(model, list) else [model],
+            version=version,
+            serving=serving,
+            libraries=dict(libraries or {}),
+            role=role,
+            by=by,
+        )
+
+    def score(
+        self,
+        deployment: str,
+        data: Any,
+        *,
+        dataset: str | None = None,
+        keys: Sequence[str] | None = None,
+        event_time: NDArray[np.datetime64] | None = None,
+        channel: Channel = Channel.PYTHON,
+        reasons: bool = False,
+    ) -> Scores:
+        """Scores and books instances; returns once the ledger has committed all of them.
+
+        ``data`` is a list of records, a mapping of columns (lists or numpy arrays), a
+        pandas or polars frame or an Arrow table. ``dataset`` is a name that stays the same
+        when the same data is scored again: then nothing is booked twice and the first
+        answers come back. ``keys`` (one a row) are used instead of row numbers; without a
+        dataset they are idempotency keys. ``event_time`` is datetime64[us] (n,) in UTC.
+        Instances that break the contract are refused, booked as refusals and reported in
+        ``Scores.refused``. Raises NotFound, LedgerUnavailable.
+        """
+        resolved = self.services.scoring.resolve(deployment)
+        total = row_count(data)
+        source_name, all_keys = _identity(dataset, keys, total)
+        step = self.services.settings.limits.batch_rows
+        responses = []
+        for start in range(0, max(total, 1), step):
+            received_at = datetime.now(UTC)
+            began = time.perf_counter_ns()
+            decoded = decode(resolved.decoder, row_slice(data, start, start + step))
+            parse_us = (time.perf_counter_ns() - began) // 1000
+            responses.append(
+                self.services.scoring.score(
+                    resolved,
+                    decoded,
+                    Source(channel, source_name, all_keys[start : start + step]),
+                    event_time=None if event_time is None else event_time[start : start + step],
+                    received_at=received_at,
+                    want_reasons=reasons,
+                    parse_us=parse_us,
+                )
+            )
+        return Scores.join(responses)
+
+    def outcomes(self, contract_name: str, data: Any, *, source: str) -> OutcomeReceipt:
+        """Records real outcomes; one that equals the latest known changes nothing.
+
+        ``data`` as for ``score``, with the business-key fields, ``event_day``, ``value`` and
+        optionally ``observed_at``. All or nothing: raises InstanceErrors when any row is wrong.
+        """
+        contract = self.services.registry.contract(contract_name)
+        decoder = Decoder(outcome_contract(contract), self.services.settings.limits)
+        step = self.services.settings.limits.batch_rows * 10
+        total = row_count(data)
+        pieces = [decode(decoder, row_slice(data, start, start + step)) for start in range(0, total, step)]
+        _refuse_any(pieces, step)
+        receipts = [
+            self.services.outcomes.record(outcome_batch(contract, p.columns, source=source, now=datetime.now(UTC)))
+            for p in pieces
+        ]
+        return OutcomeReceipt(
+            sum(r.first for r in receipts), sum(r.revised for r in receipts), sum(r.unchanged for r in receipts)
+        )
+
+    def query(self, sql: str, **parameters: Any) -> Table:
+        """Runs one SELECT under the read-only role; parameters are written ``%(name)s``."""
+        return Table(self.services.queries.rows(sql, parameters))
+
+    def prediction(self, prediction_id: UUID | str) -> dict[str, Any]:
+        """One prediction with named features, reasons and its outcome. Raises NotFound."""
+        try:
+            wanted = prediction_id if isinstance(prediction_id, UUID) else UUID(prediction_id)
+        except ValueError:
+            raise InvalidQuery(
+                "a prediction id is a UUID", next_step="copy it from `trueup predictions` or from an answer"
+            ) from None
+        return self.services.ledger.prediction(wanted)
+
+    def predictions(self, where: PredictionFilter | None = None, **filters: Any) -> list[dict[str, Any]]:
+        """Predictions, newest events first; filters are the fields of PredictionFilter."""
+        return self.services.ledger.predictions(where or PredictionFilter(**filters))
+
+    def deployments(self) -> Sequence[Deployment]:
+        """The newest revision of every deployment."""
+        return self.services.registry.deployments()
+
+    def contract(self, name: str, version: int | None = None) -> Contract:
+        """The named contract version, or the newest. Raises NotFound."""
+        return self.services.registry.contract(name, version)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Answers in the order of the rows that were given; what was refused has no answer.
+
+    ``score`` float64 (n,), ``decision`` and ``status`` object (n,), ``booked`` int8 (n,) of
+    Booked (-1 where refused), ``ids`` (n,) of UUID or None.
+    """
+
+    ids: list[UUID | None]
+    score: NDArray[np.float64]
+    decision: NDArray[np.object_]
+    status: NDArray[np.object_]
+    expected_cost: NDArray[np.float64]
+    booked: NDArray[np.int8]
+    refused: list[tuple[int, RefusalReason, str]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def new(self) -> int:
+        """Rows booked for the first time."""
+        return int((self.booked == Booked.NEW).sum())
+
+    @property
+    def repeated(self) -> int:
+        """Rows that were booked before and got their first answer again."""
+        return int((self.booked == Booked.REPEATED).sum())
+
+    @classmethod
+    def join(cls, responses: Sequence[Response]) -> Scores:
+        """The answers of several batches, one after another."""
+        offsets = np.cumsum([0] + [r.received for r in responses])
+        return cls(
+            ids=[i for r in responses for i in r.ids()],
+            score=np.concatenate([r.aligned(r.receipt.answers.score, np.nan) for r in responses]),
+            decision=np.concatenate([r.aligned(r.receipt.answers.decision, None) for r in responses]),
+            status=np.concatenate([r.aligned(r.receipt.answers.status, None) for r in responses]),
+            expected_cost=np.concatenate([r.aligned(r.receipt.answers.expected_cost, np.nan) for r in responses]),
+            booked=np.concatenate([r.aligned(r.receipt.booked, -1) for r in responses]),
+            refused=[
+                (int(offset) + x.row, x.reason, x.detail)
+                for offset, r in zip(offsets, responses, strict=False)
+                for x in r.refused
+            ],
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One plain dict a row."""
+        return [
+            {
+                "prediction_id": None if i is None else str(i),
+                "score": None if np.isnan(s) else float(s),
+                "decision": d,
+                "status": None if t is None else str(t),
+                "expected_cost": None if np.isnan(c) else float(c),
+            }
+            for i, s, d, t, c in zip(self.ids, self.score, self.decision, self.status, self.expected_cost, strict=True)
+        ]
+
+    def to_pandas(self) -> Any:
+        """As a pandas frame (extra `pandas`)."""
+        return Table(self.rows()).to_pandas()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of a query."""
+
+    _rows: list[dict[str, Any]]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._rows)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict a row."""
+        return self._rows
+
+    def to_pandas(self) -> Any:
+        """As a pandas frame (extra `pandas`)."""
+        return _optional("pandas", "a pandas frame").DataFrame(self._rows)
+
+    def to_polars(self) -> Any:
+        """As a polars frame (extra `polars`)."""
+        return _optional("polars", "a polars frame").DataFrame(self._rows, infer_schema_length=None)
+
+    def to_arrow(self) -> Any:
+        """As an Arrow table (extra `arrow`)."""
+        return _optional("pyarrow", "an Arrow table", extra="arrow").Table.from_pylist(self._rows)
+
+
+def decode(decoder: Decoder, data: Any) -> Decoded:
+    """Decodes whatever table-like thing a Python caller holds."""
+    if isinstance(data, Mapping):
+        return decoder.columns(data)
+    if isinstance(data, Sequence):
+        return decoder.records(data)
+    readers: dict[str, Callable[[Any], Decoded]] = {
+        "pandas": decoder.pandas,
+        "pyarrow": decoder.arrow,
+        "polars": lambda frame: decoder.arrow(frame.to_arrow()),
+    }
+    reader = readers.get(type(data).__module__.partition(".")[0])
+    if reader is None:
+        raise InvalidQuery(
+            "instances must be records, columns, or a pandas, polars or Arrow table",
+            next_step="pass a list of dicts or a dict of columns",
+        )
+    return reader(data)
+
+
+def row_count(data: Any) -> int:
+    """Number of instances in any of the forms ``decode`` takes."""
+    if isinstance(data, Mapping):
+        return max((len(column) for column in data.values()), default=0)
+    return len(data)
+
+
+def row_slice(data: Any, start: int, stop: int) -> Any:
+    """Instances ``start`` to ``stop`` in the same form, without copying arrays."""
+    if isinstance(data, Mapping):
+        return {name: column[start:stop] for name, column in data.items()}
+    if hasattr(data, "iloc"):
+        return data.iloc[start:stop]
+    if isinstance(data, Sequence):
+        return data[start:stop]
+    return data.slice(start, stop - start) if hasattr(data, "slice") else data
+
+
+def _identity(dataset: str | None, keys: Sequence[str] | None, total: int) -> tuple[str, Sequence[str]]:
+    """Source name and one key a row; without dataset and keys each call is a source of its own."""
+    if keys is not None and len(keys) != total:
+        raise InvalidQuery(f"{total} instances came with {len(keys)} keys", next_step="give one key a row")
+    numbered = keys if keys is not None else [str(i) for i in range(total)]
+    if dataset is not None:
+        return f"batch:{dataset}", numbered
+    return ("request" if keys is not None else f"batch:{uuid4()}"), numbered
+
+
+def _refuse_any(pieces: Sequence[Decoded], step: int) -> None:
+    from dataclasses import replace
+
+    errors = tuple(replace(e, row=e.row + i * step) for i, p in enumerate(pieces) for e in p.errors)
+    if errors:
+        raise InstanceErrors(errors, sum(p.errors_total for p in pieces))
+
+
+def _optional(module: str, purpose: str, *, extra: str | None = None) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(module)
+    except ImportError:
+        raise MissingExtra(extra or module, purpose) from None
