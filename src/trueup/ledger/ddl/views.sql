@@ -1,0 +1,139 @@
+-- What readers see. Every view and column that is not self-evident has a comment: `\d+ trueup.truth`.
+
+CREATE OR REPLACE VIEW ledger.contract_labels AS
+SELECT contract_id, body #>> '{label,name}' AS label FROM ledger.contracts;
+
+CREATE OR REPLACE VIEW ledger.contract_features AS
+SELECT c.contract_id, f.name, row_number() OVER (PARTITION BY c.contract_id ORDER BY f.place) - 1 AS place
+FROM ledger.contracts c
+CROSS JOIN LATERAL json_each(c.body -> 'fields') WITH ORDINALITY AS f(name, body, place)
+WHERE coalesce(f.body ->> 'role', 'feature') = 'feature';
+
+CREATE VIEW trueup.contracts AS
+SELECT contract_id, name, version, digest, body, created_at FROM ledger.contracts;
+COMMENT ON VIEW trueup.contracts IS 'Every contract version ever deployed';
+
+CREATE VIEW trueup.contract_labels AS SELECT contract_id, label FROM ledger.contract_labels;
+COMMENT ON VIEW trueup.contract_labels IS 'The label each contract is trued up with';
+
+CREATE VIEW trueup.model_versions AS
+SELECT v.model_version_id, v.name, v.version, v.digest, v.artifacts, v.libraries, v.parity,
+       c.name AS contract, c.version AS contract_version, c.digest AS contract_digest, v.created_at
+FROM ledger.model_versions v JOIN ledger.contracts c USING (contract_id);
+COMMENT ON VIEW trueup.model_versions IS 'Every model version with the digests of its artifacts';
+
+CREATE VIEW trueup.deployment_history AS
+SELECT d.deployment_id, d.name, r.revision, v.version AS champion, r.challenger_ids, r.shadow_ids, r.serving,
+       r.deployed_at, r.deployed_by
+FROM ledger.deployment_revisions r
+JOIN ledger.deployments d USING (deployment_id)
+JOIN ledger.model_versions v ON v.model_version_id = r.champion_id;
+COMMENT ON VIEW trueup.deployment_history IS 'Every revision of every deployment: what answered since when';
+
+CREATE VIEW trueup.deployments AS
+SELECT DISTINCT ON (deployment_id) * FROM trueup.deployment_history ORDER BY deployment_id, revision DESC;
+COMMENT ON VIEW trueup.deployments IS 'What answers now, one row a deployment';
+
+CREATE VIEW trueup.batches AS
+SELECT b.batch_id, d.name AS deployment, b.channel, b.source, b.instances, b.predictions, b.received_at, b.booked_at
+FROM ledger.batches b JOIN ledger.deployments d USING (deployment_id);
+COMMENT ON VIEW trueup.batches IS 'One row a booking commit';
+
+CREATE VIEW trueup.predictions AS
+SELECT p.prediction_id, p.event_day, p.event_time, d.name AS deployment, v.version AS model_version,
+       c.name AS contract, c.version AS contract_version, c.digest AS contract_digest,
+       p.role, p.channel, p.status, p.source, p.source_key, p.business_key,
+       p.score, p.outputs, p.class, p.decision, p.expected_cost, p.due_day,
+       p.received_at, p.booked_at, p.steps_us, p.content_digest, p.batch_id,
+       p.floats, p.ints, p.texts, p.reason_fields, p.reason_values,
+       p.deployment_id, p.model_version_id, p.contract_id
+FROM ledger.predictions p
+JOIN ledger.deployments d USING (deployment_id)
+JOIN ledger.model_versions v ON v.model_version_id = p.model_version_id
+JOIN ledger.contracts c ON c.contract_id = p.contract_id;
+COMMENT ON VIEW trueup.predictions IS 'Every answer ever given, one row an instance and role; fields by name are in the view <contract>_v<version>';
+COMMENT ON COLUMN trueup.predictions.source_key IS 'Row, offset or idempotency key; with source, deployment and role the identity';
+COMMENT ON COLUMN trueup.predictions.steps_us IS 'Microseconds of parse, validate, queue, model';
+COMMENT ON COLUMN trueup.predictions.due_day IS 'Day the outcome is due; null: when published';
+COMMENT ON COLUMN trueup.predictions.expected_cost IS 'Probability x amount, in the amount''s unit';
+
+CREATE VIEW trueup.reasons AS
+SELECT p.prediction_id, p.event_day, r.rank, f.name AS field, r.contribution
+FROM ledger.predictions p
+CROSS JOIN LATERAL unnest(p.reason_fields, p.reason_values) WITH ORDINALITY AS r(place, contribution, rank)
+JOIN LATERAL (
+    SELECT e.name FROM ledger.contract_features e WHERE e.contract_id = p.contract_id AND e.place = r.place
+) f ON true;
+COMMENT ON VIEW trueup.reasons IS 'Largest contributions to a score, largest first, in the model''s margin unit (log-odds)';
+
+CREATE VIEW trueup.refusals AS
+SELECT r.refusal_id, d.name AS deployment, r.channel, r.source, r.source_key, r.reason, r.detail, r.attempt,
+       r.event_day, r.received_at, r.booked_at, r.content_digest
+FROM ledger.refusals r JOIN ledger.deployments d USING (deployment_id);
+COMMENT ON VIEW trueup.refusals IS 'What got no answer, and why; never the content itself';
+
+CREATE VIEW trueup.outcome_history AS
+SELECT contract_name, label, business_key, event_day, revision, value_number, value_text, source, observed_at, recorded_at
+FROM ledger.outcomes;
+COMMENT ON VIEW trueup.outcome_history IS 'Every revision of every outcome';
+
+CREATE VIEW trueup.outcomes AS
+SELECT o.* FROM trueup.outcome_history o
+WHERE NOT EXISTS (
+    SELECT 1 FROM ledger.outcomes n
+    WHERE n.contract_name = o.contract_name AND n.label = o.label
+      AND n.business_key = o.business_key AND n.event_day = o.event_day AND n.revision > o.revision
+);
+COMMENT ON VIEW trueup.outcomes IS 'The latest revision of every outcome';
+
+CREATE FUNCTION trueup.outcomes_as_known(at timestamptz) RETURNS SETOF trueup.outcome_history
+LANGUAGE sql STABLE AS $$
+    SELECT DISTINCT ON (contract_name, label, business_key, event_day) *
+    FROM trueup.outcome_history
+    WHERE recorded_at <= at
+    ORDER BY contract_name, label, business_key, event_day, revision DESC
+$$;
+COMMENT ON FUNCTION trueup.outcomes_as_known(timestamptz) IS 'The outcomes as they were known at an instant';
+
+CREATE VIEW trueup.truth AS
+SELECT p.prediction_id, p.event_day, p.event_time, p.deployment, p.model_version, p.role, p.status, p.business_key,
+       p.score, p.class, p.decision, p.expected_cost, p.booked_at, p.contract, p.contract_version,
+       o.value_number AS outcome, o.value_text AS outcome_text, o.revision AS outcome_revision,
+       o.observed_at AS outcome_observed_at, o.recorded_at AS outcome_known_at, o.source AS outcome_source,
+       p.due_day,
+       coalesce(p.due_day <= (now() AT TIME ZONE 'UTC')::date, true) AS is_due,
+       o.revision IS NOT NULL AS has_outcome
+FROM trueup.predictions p
+JOIN ledger.contract_labels l ON l.contract_id = p.contract_id
+LEFT JOIN trueup.outcomes o
+  ON o.contract_name = p.contract AND o.label = l.label
+ AND o.business_key = p.business_key AND o.event_day = p.event_day;
+COMMENT ON VIEW trueup.truth IS 'Predictions joined with the latest known outcome, by business key and event day';
+COMMENT ON COLUMN trueup.truth.is_due IS 'Whether the outcome is due by now; always for "when published"';
+
+CREATE FUNCTION trueup.truth_as_known(at timestamptz)
+RETURNS TABLE (prediction_id uuid, event_day date, deployment text, model_version text, role text, status text,
+               business_key text, score double precision, decision text, expected_cost double precision,
+               outcome double precision, outcome_text text, outcome_revision integer, due_day date, is_due boolean)
+LANGUAGE sql STABLE AS $$
+    SELECT p.prediction_id, p.event_day, p.deployment, p.model_version, p.role, p.status,
+           p.business_key, p.score, p.decision, p.expected_cost,
+           o.value_number, o.value_text, o.revision, p.due_day,
+           coalesce(p.due_day <= (at AT TIME ZONE 'UTC')::date, true)
+    FROM trueup.predictions p
+    JOIN trueup.contract_labels l ON l.contract_id = p.contract_id
+    LEFT JOIN trueup.outcomes_as_known(at) o
+      ON o.contract_name = p.contract AND o.label = l.label
+     AND o.business_key = p.business_key AND o.event_day = p.event_day
+    WHERE p.booked_at <= at
+$$;
+COMMENT ON FUNCTION trueup.truth_as_known(timestamptz) IS 'Predictions and outcomes as both were known at an instant';
+
+CREATE VIEW trueup.maturity AS
+SELECT deployment, event_day, role, count(*) AS predictions,
+       count(*) FILTER (WHERE is_due) AS due,
+       count(*) FILTER (WHERE is_due AND has_outcome) AS due_with_outcome,
+       count(*) FILTER (WHERE is_due AND has_outcome)::double precision / nullif(count(*) FILTER (WHERE is_due), 0)
+           AS maturity
+FROM trueup.truth GROUP BY deployment, event_day, role;
+COMMENT ON VIEW trueup.maturity IS 'Rows with outcome / rows due, a deployment and event day';
