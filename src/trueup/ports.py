@@ -23,9 +23,12 @@ from trueup.domain.batch import (
     OutcomeReceipt,
     Receipt,
     Refusals,
+    Source,
 )
 from trueup.domain.contract import Contract
 from trueup.domain.deployment import Deployment, ModelVersion
+
+Days = NDArray[np.datetime64]
 
 
 class Scorer(Protocol):
@@ -102,9 +105,15 @@ class Ledger(Protocol):
         Raises LedgerUnavailable: then nothing is booked."""
         ...
 
+    def claim_event_times(self, deployment_id: int, source: Source, moment: datetime) -> Days:
+        """Event times datetime64[us] (n,) for instances that came without one: ``moment``, or
+        the first moment ever claimed for the key (``request`` sources) or for the source
+        (all others), so that a retry after midnight finds its row. Raises LedgerUnavailable."""
+        ...
+
     def refuse(self, refusals: Refusals) -> int:
         """Books refusals in one commit and returns how many rows were added (the same
-        identity, reason and content again adds an attempt). Raises LedgerUnavailable."""
+        identity, reason and content again adds none). Raises LedgerUnavailable."""
         ...
 
     def prediction(self, prediction_id: UUID) -> dict[str, Any]:
@@ -144,6 +153,3 @@ class Clock(Protocol):
     def __call__(self) -> datetime:
         """Now, in UTC with zone."""
         ...
-
-
-Days = NDArray[np.datetime64]

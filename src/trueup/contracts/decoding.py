@@ -222,7 +222,7 @@ class Decoder:
         return checked
 
 
-class _NotFast(Exception):  # noqa: N818 - control flow inside this file
+class _NotFast(Exception):
     """Something is wrong or unusual: take the exact path."""
 
 

@@ -27,7 +27,7 @@ class JsonNumber(Decimal):
     """A JSON number with a fraction or exponent, kept exact until the field is known."""
 
 
-class Fault(Exception):  # noqa: N818 - never leaves this room: it becomes a FieldError
+class Fault(Exception):
     """Why a value is refused: a code and what was expected."""
 
     def __init__(self, code: str, expected: str) -> None:

@@ -223,9 +223,8 @@ class Scored:
 class Booking:
     """All rows of all versions for one batch of instances: the unit of one commit.
 
-    ``event_time`` datetime64[us] (n,) UTC. ``clocked`` says that the server chose the
-    event time because the caller gave none: then the ledger keeps the first one
-    chosen for each key. ``digests`` are 16 bytes a row over the instance's content.
+    ``event_time`` datetime64[us] (n,) UTC. ``digests`` are 16 bytes a row over the
+    instance's content.
     ``due_day`` datetime64[D] (n,), NaT for "when published"; ``steps_us`` are
     microseconds spent so far in (parse, validate, queue, model).
     """
@@ -240,7 +239,6 @@ class Booking:
     due_day: NDArray[np.datetime64]
     received_at: datetime
     scored: Sequence[Scored]
-    clocked: bool = False
     steps_us: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     def __len__(self) -> int:

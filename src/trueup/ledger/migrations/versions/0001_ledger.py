@@ -132,7 +132,8 @@ def upgrade() -> None:
         sa.CheckConstraint("status <> 'abstained' OR decision IS NULL", name="predictions_abstained"),
         sa.CheckConstraint("status IN ('scored', 'abstained', 'fallback')", name="predictions_status"),
         sa.CheckConstraint(
-            "(reason_fields IS NULL) = (reason_values IS NULL) AND cardinality(reason_fields) = cardinality(reason_values)",
+            "(reason_fields IS NULL) = (reason_values IS NULL)"
+            " AND cardinality(reason_fields) = cardinality(reason_values)",
             name="predictions_reasons",
         ),
         sa.CheckConstraint("due_day >= event_day", name="predictions_due"),

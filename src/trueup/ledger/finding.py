@@ -1,0 +1,112 @@
+"""Reading predictions back: one with everything about it, or a filtered list."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+
+from trueup.contracts.reading import contract_from_json
+from trueup.domain.contract import Contract, Field, FieldType
+from trueup.errors import InvalidQuery, NotFound
+from trueup.ports import PredictionFilter
+from trueup.postgres import Pool, named
+from trueup.settings import Limits
+
+_ONE = """
+    SELECT p.*, k.body AS contract_body, t.outcome, t.outcome_text, t.outcome_known_at, t.outcome_revision
+    FROM trueup.predictions p
+    JOIN trueup.contracts k USING (contract_id)
+    LEFT JOIN LATERAL (
+        SELECT o.value_number AS outcome, o.value_text AS outcome_text, o.recorded_at AS outcome_known_at,
+               o.revision AS outcome_revision
+        FROM trueup.outcome_history o JOIN trueup.contract_labels l ON l.contract_id = p.contract_id
+        WHERE o.contract_name = p.contract AND o.label = l.label
+          AND o.business_key = p.business_key AND o.event_day = p.event_day
+        ORDER BY o.revision DESC LIMIT 1
+    ) t ON true
+    WHERE p.prediction_id = %s
+"""
+_LIST = """
+    SELECT prediction_id, event_time, deployment, model_version, role, status, business_key,
+           score, class, decision, expected_cost, booked_at
+    FROM trueup.predictions
+    WHERE (%(deployment)s::text IS NULL OR deployment = %(deployment)s)
+      AND (%(business_key)s::text IS NULL OR business_key = %(business_key)s)
+      AND (%(event_from)s::date IS NULL OR event_day >= %(event_from)s)
+      AND (%(event_until)s::date IS NULL OR event_day <= %(event_until)s)
+      AND (%(status)s::text IS NULL OR status = %(status)s)
+      AND (%(decision)s::text IS NULL OR decision = %(decision)s)
+      AND (%(min_score)s::float8 IS NULL OR score >= %(min_score)s)
+    ORDER BY event_day DESC, event_time DESC, prediction_id
+    LIMIT %(limit)s
+"""
+_SHOWN = (
+    *("prediction_id", "deployment", "model_version", "role", "channel", "status", "source", "source_key"),
+    *("business_key", "event_time", "event_day", "score", "class", "outputs", "decision", "expected_cost"),
+    *("due_day", "received_at", "booked_at", "contract", "contract_version", "contract_digest", "batch_id"),
+)
+
+
+class Finder:
+    """Reads under the reader role."""
+
+    def __init__(self, reader: Pool, limits: Limits) -> None:
+        self._reader = reader
+        self._limits = limits
+
+    def prediction(self, prediction_id: UUID) -> dict[str, Any]:
+        """Everything about one prediction. Raises NotFound."""
+        with self._reader.transaction() as connection:
+            cursor = connection.execute(_ONE, (prediction_id,))
+            row = cursor.fetchone()
+            names = named(cursor)
+        if row is None:
+            raise NotFound("no such prediction", next_step="`trueup predictions` lists what there is")
+        record = dict(zip(names, row, strict=True))
+        contract = contract_from_json(record["contract_body"])
+        shown = {name: record[name] for name in _SHOWN}
+        shown["content_digest"] = bytes(record["content_digest"]).hex()
+        steps = zip(("parse", "validate", "queue", "model"), record["steps_us"], strict=True)
+        shown["steps_us"] = dict(steps)
+        shown["fields"] = {f.name: _value(contract, f, record) for f in contract.fields}
+        shown["reasons"] = _reasons(contract, record)
+        shown["outcome"] = record["outcome"] if record["outcome_text"] is None else record["outcome_text"]
+        shown["outcome_known_at"] = record["outcome_known_at"]
+        shown["outcome_revision"] = record["outcome_revision"]
+        return shown
+
+    def predictions(self, where: PredictionFilter) -> list[dict[str, Any]]:
+        """A filtered list, newest events first. Raises InvalidQuery for a limit out of bounds."""
+        if not 1 <= where.limit <= self._limits.listed_rows:
+            raise InvalidQuery(f"limit must lie between 1 and {self._limits.listed_rows}")
+        conditions = {name: getattr(where, name) for name in where.__dataclass_fields__}
+        with self._reader.transaction() as connection:
+            cursor = connection.execute(_LIST, conditions)
+            names = named(cursor)
+            return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def _value(contract: Contract, f: Field, record: dict[str, Any]) -> Any:
+    storage, place = contract.slots[f.name]
+    stored = record[storage.value][place]
+    if stored is None:
+        return None
+    if f.type is FieldType.BOOL:
+        return bool(stored)
+    if f.type is FieldType.DATE:
+        return str(np.datetime64(stored, "D"))
+    if f.type is FieldType.TIMESTAMP:
+        return f"{np.datetime64(stored, 'us')}Z"
+    if f.type is FieldType.FLOAT64 and not math.isfinite(stored):
+        return str(stored)
+    return stored
+
+
+def _reasons(contract: Contract, record: dict[str, Any]) -> list[dict[str, Any]]:
+    if record["reason_fields"] is None:
+        return []
+    pairs = zip(record["reason_fields"], record["reason_values"], strict=True)
+    return [{"field": contract.features[place].name, "contribution": value} for place, value in pairs]

@@ -1,0 +1,282 @@
+"""The ledger in PostgreSQL: booking, refusing, finding.
+
+Booking a batch, step by step (``docs/explanation/booking.md`` has the same numbers):
+
+1. *ids* are derived from the source; of instances with one identity the first counts.
+2. *partitions* of event days not seen before are made.
+3. *book*: the batch row and one binary COPY of all rows of all versions.
+4. *commit*. A stop before this leaves nothing, a stop after it leaves all.
+5. *yield*, when an identity was there already (the COPY failed and rolled back): read
+   the rows that are there; theirs is the first answer. Other content under the same
+   contract is a conflict. What is left goes back to 3.
+
+A repeated instance books nothing again for any role: the rows of its challengers and
+shadows were committed together with its champion's.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+
+from trueup.domain.batch import (
+    Answers,
+    Booked,
+    Booking,
+    Receipt,
+    Refusal,
+    RefusalReason,
+    Refusals,
+    Role,
+    Source,
+    Status,
+)
+from trueup.errors import InvalidQuery, LedgerUnavailable
+from trueup.ledger.finding import Finder
+from trueup.ledger.identity import prediction_ids
+from trueup.ledger.rows import COLUMNS, HEADER, TRAILER, packed
+from trueup.ports import PredictionFilter
+from trueup.postgres import Connection, Pool
+from trueup.settings import Limits
+
+_COPY = f"COPY ledger.predictions ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)"
+_BATCH = """
+    INSERT INTO ledger.batches (deployment_id, contract_id, channel, source, instances, predictions, received_at)
+    VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING batch_id
+"""
+_FIRST = """
+    SELECT prediction_id, content_digest, contract_id, status, score, outputs, class, decision, expected_cost
+    FROM ledger.predictions WHERE prediction_id = ANY(%s) AND event_day = ANY(%s)
+"""
+_REFUSE = """
+    INSERT INTO ledger.refusals
+        (deployment_id, channel, source, source_key, reason, detail, content_digest, attempt, event_day, received_at)
+    SELECT %(deployment)s, %(channel)s, %(source)s, n.key, n.reason, n.detail, n.digest,
+           1 + (SELECT count(*) FROM ledger.refusals o
+                WHERE o.deployment_id = %(deployment)s AND o.source = %(source)s AND o.source_key = n.key),
+           %(day)s, %(received)s
+    FROM unnest(%(keys)s::text[], %(reasons)s::text[], %(details)s::text[], %(digests)s::bytea[])
+        AS n(key, reason, detail, digest)
+    ON CONFLICT ON CONSTRAINT refusals_once DO NOTHING
+"""
+_CLAIM = """
+    INSERT INTO ledger.request_days (deployment_id, source, source_key, event_time)
+    SELECT %s, %s, key, %s FROM unnest(%s::text[]) AS key ON CONFLICT DO NOTHING
+"""
+_CLAIMED = """
+    SELECT source_key, event_time FROM ledger.request_days
+    WHERE deployment_id = %s AND source = %s AND source_key = ANY(%s)
+"""
+
+
+class PostgresLedger:
+    """Books through the writer role, finds through the reader role."""
+
+    def __init__(self, writer: Pool, reader: Pool, limits: Limits) -> None:
+        self._writer = writer
+        self._finder = Finder(reader, limits)
+        self._limits = limits
+        self._partitions: set[int] = set()
+
+    def book(self, booking: Booking) -> Receipt:
+        """Books all rows in one commit (see the numbered steps above)."""
+        began = time.perf_counter_ns()
+        ids = {s.role: prediction_ids(booking.deployment_id, s.role, booking.source.name, booking.source.keys)
+               for s in booking.scored}  # fmt: skip
+        booked = np.full(len(booking), Booked.NEW, np.int8)
+        first_of = _doubles(booking, booked)
+        self._ensure_partitions(booking.event_time)
+        batch_id, found = self._book_new(booking, ids, booked)
+        answers = _with_first(booking.scored[0].answers, found)
+        if first_of:
+            answers = _copied(answers, first_of)
+        self._refuse_conflicts(booking, booked)
+        took = (time.perf_counter_ns() - began) // 1000
+        return Receipt(batch_id, ids[Role.CHAMPION], booked, answers, book_us=took)
+
+    def claim_event_times(self, deployment_id: int, source: Source, moment: datetime) -> NDArray[np.datetime64]:
+        """The first moment claimed for each key of a request, or for the whole of another source."""
+        one_by_one = source.name == "request"
+        keys = sorted(set(source.keys)) if one_by_one else [""]
+        with self._writer.transaction() as connection:
+            connection.execute(_CLAIM, (deployment_id, source.name, moment, keys))
+            first = dict(connection.execute(_CLAIMED, (deployment_id, source.name, keys)).fetchall())
+        moments = [first[key if one_by_one else ""].replace(tzinfo=None) for key in source.keys]
+        return np.array(moments, "datetime64[us]")
+
+    def refuse(self, refusals: Refusals) -> int:
+        """Books refusals in one commit; the same again adds nothing."""
+        if not refusals.rows:
+            return 0
+        with self._writer.transaction() as connection:
+            return _refuse(connection, refusals)
+
+    def prediction(self, prediction_id: UUID) -> dict[str, Any]:
+        """One prediction with named features, reasons and outcome."""
+        return self._finder.prediction(prediction_id)
+
+    def predictions(self, where: PredictionFilter) -> list[dict[str, Any]]:
+        """Predictions, newest events first."""
+        return self._finder.predictions(where)
+
+    def _ensure_partitions(self, event_time: NDArray[np.datetime64]) -> None:
+        days = np.unique(event_time.astype("datetime64[D]"))
+        new = [int(day) for day in days.astype(np.int64) if int(day) not in self._partitions]
+        if not new:
+            return
+        today = int(np.datetime64("now", "D").astype(np.int64))
+        if new[0] < today - self._limits.event_past_days or new[-1] > today + self._limits.event_future_days:
+            raise InvalidQuery("an event lies too far in the past or in the future")
+        with self._writer.transaction() as connection:
+            for start in range(0, len(new), 1000):
+                wanted = np.array(new[start : start + 1000], "datetime64[D]").tolist()
+                connection.execute("SELECT ledger.ensure_partitions(%s::date[])", (wanted,))
+        self._partitions.update(new)
+
+    def _book_new(
+        self, booking: Booking, ids: dict[Role, NDArray[np.uint8]], booked: NDArray[np.int8]
+    ) -> tuple[int | None, dict[int, _First]]:
+        """Steps 3 to 5. Marks ``booked`` and returns the first answers of what was there."""
+        found: dict[int, _First] = {}
+        for _ in range(self._limits.book_retries):
+            fresh = np.flatnonzero(booked == Booked.NEW)
+            if not fresh.size:
+                return None, found
+            try:
+                return self._copy(booking, ids, fresh), found
+            except (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected):
+                self._yield_to(booking, ids[Role.CHAMPION], booked, found)
+        raise LedgerUnavailable("other writers keep booking the same instances", next_step="try again")
+
+    def _copy(self, booking: Booking, ids: dict[Role, NDArray[np.uint8]], fresh: NDArray[np.intp]) -> int:
+        rows = None if len(fresh) == len(booking) else fresh
+        total = len(fresh) * len(booking.scored)
+        about = (booking.deployment_id, booking.contract_id, str(booking.source.channel), booking.source.name)
+        with self._writer.transaction() as connection:
+            answer = connection.execute(_BATCH, (*about, len(fresh), total, booking.received_at)).fetchone()
+            assert answer is not None
+            batch_id = int(answer[0])
+            with connection.cursor().copy(_COPY) as copy:
+                copy.write(HEADER)
+                for scored in booking.scored:
+                    copy.write(packed(booking, scored, ids[scored.role], batch_id, rows))
+                copy.write(TRAILER)
+        return batch_id
+
+    def _yield_to(
+        self,
+        booking: Booking,
+        ids: NDArray[np.uint8],
+        booked: NDArray[np.int8],
+        found: dict[int, _First],
+    ) -> None:
+        fresh = np.flatnonzero(booked == Booked.NEW)
+        row_of = {ids[i].tobytes(): int(i) for i in fresh}
+        days = np.unique(booking.event_time[fresh].astype("datetime64[D]")).tolist()
+        with self._writer.transaction() as connection:
+            cursor = connection.cursor(binary=True)
+            for row in cursor.execute(_FIRST, ([UUID(bytes=key) for key in row_of], days)):
+                place = row_of[row[0].bytes]
+                same = row[2] != booking.contract_id or bytes(row[1]) == booking.digests[place]
+                booked[place] = Booked.REPEATED if same else Booked.CONFLICT
+                found[place] = _First(*row[3:]) if same else _NOTHING
+
+    def _refuse_conflicts(self, booking: Booking, booked: NDArray[np.int8]) -> None:
+        places = np.flatnonzero(booked == Booked.CONFLICT).tolist()
+        if not places:
+            return
+        rows = [
+            Refusal(
+                booking.source.keys[i], RefusalReason.CONFLICT, "the identity holds other content", booking.digests[i]
+            )
+            for i in places
+        ]
+        when = booking.event_time[places[0]].astype("datetime64[us]").item()
+        self.refuse(Refusals(booking.deployment_id, booking.source, when, booking.received_at, rows))
+
+
+@dataclass(frozen=True, slots=True)
+class _First:
+    """The answer the ledger holds."""
+
+    status: str
+    score: float | None
+    outputs: list[float] | None
+    class_: str | None
+    decision: str | None
+    expected_cost: float | None
+
+
+_NOTHING = _First(Status.SCORED, None, None, None, None, None)
+
+
+def _doubles(booking: Booking, booked: NDArray[np.int8]) -> dict[int, int]:
+    """Rows that repeat an identity within the batch, each with the first row of it."""
+    keys = booking.source.keys
+    if len(set(keys)) == len(keys):
+        return {}
+    first: dict[str, int] = {}
+    doubles: dict[int, int] = {}
+    for i, key in enumerate(keys):
+        at = first.setdefault(key, i)
+        if at != i:
+            same = booking.digests[at] == booking.digests[i]
+            booked[i] = Booked.REPEATED if same else Booked.CONFLICT
+            doubles[i] = at
+    return doubles
+
+
+def _with_first(answers: Answers, found: dict[int, _First]) -> Answers:
+    """The answers with the ledger's own in the rows it had already."""
+    if not found:
+        return answers
+    n = len(answers)
+    status, score = answers.status.copy(), answers.score.copy()
+    decision = np.full(n, None, object) if answers.decision is None else answers.decision.copy()
+    cost = np.full(n, np.nan) if answers.expected_cost is None else answers.expected_cost.copy()
+    classes = np.full(n, None, object) if answers.classes is None else answers.classes.copy()
+    outputs = None if answers.outputs is None else answers.outputs.copy()
+    for i, first in found.items():
+        status[i] = Status(first.status)
+        score[i] = np.nan if first.score is None else first.score
+        decision[i], classes[i] = first.decision, first.class_
+        cost[i] = np.nan if first.expected_cost is None else first.expected_cost
+        if outputs is not None and first.outputs is not None and len(first.outputs) == outputs.shape[1]:
+            outputs[i] = first.outputs
+    return Answers(status, score, outputs, classes, decision, cost, answers.reasons)
+
+
+def _copied(answers: Answers, first_of: dict[int, int]) -> Answers:
+    from trueup.ledger.rows import taken
+
+    rows = np.arange(len(answers))
+    for i, at in first_of.items():
+        rows[i] = at
+    copied: Answers = taken(answers, rows)
+    return copied
+
+
+def _refuse(connection: Connection, refusals: Refusals) -> int:
+    rows = refusals.rows
+    done = connection.execute(
+        _REFUSE,
+        {
+            "deployment": refusals.deployment_id,
+            "channel": str(refusals.source.channel),
+            "source": refusals.source.name,
+            "day": refusals.event_time.date(),
+            "received": refusals.received_at,
+            "keys": [r.key for r in rows],
+            "reasons": [str(r.reason) for r in rows],
+            "details": [r.detail for r in rows],
+            "digests": [r.content_digest for r in rows],
+        },
+    )
+    return done.rowcount
