@@ -54,4 +54,4 @@ class Settings(BaseSettings):
     port: int = Field(8321, ge=0, le=65_535, description="port of the HTTP door")
     log_level: str = Field("warning", pattern="^(debug|info|warning|error)$", description="lowest level logged")
     log_json: bool = Field(False, description="log as JSON lines")
-    limits: Limits = Field(default_factory=Limits)  # type: ignore[arg-type]
+    limits: Limits = Field(default_factory=Limits)

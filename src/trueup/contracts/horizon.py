@@ -28,7 +28,7 @@ def due_days(label: Label | None, event_days: NDArray[np.datetime64]) -> NDArray
     if label is None or label.horizon.kind is HorizonKind.PUBLISHED:
         return np.full(days.shape, np.datetime64("NaT"), "datetime64[D]")
     if label.horizon.kind is HorizonKind.DAYS:
-        later: NDArray[np.datetime64] = days + np.timedelta64(label.horizon.length, "D")
+        later: NDArray[np.datetime64] = np.add(days, np.timedelta64(label.horizon.length, "D"))
         return later
     if not days.size:
         return days

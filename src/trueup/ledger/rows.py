@@ -229,8 +229,8 @@ def _reasons(reasons: Reasons | None) -> tuple[Piece, Piece]:
     both: list[Piece] = []
     for block, oid in ((reasons.fields.astype(">i2"), _INT2), (reasons.values.astype(">f4"), _FLOAT4)):
         whole = _array(block, None, oid)
-        cells = _slices(whole) if isinstance(whole, np.ndarray) else [whole] * len(absent)
-        both.append([NULL if gone else bytes(cell) for gone, cell in zip(absent, cells, strict=True)])
+        assert isinstance(whole, np.ndarray)  # no null elements and at least one a row
+        both.append([NULL if gone else cell for gone, cell in zip(absent, _slices(whole), strict=True)])
     return both[0], both[1]
 
 

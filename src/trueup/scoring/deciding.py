@@ -1,0 +1,97 @@
+"""From raw scores to answers: decision, abstention, expected cost, fallback. Pure functions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trueup.domain.batch import Answers, Bools, Columns, Floats, Objects, Status
+from trueup.domain.contract import Contract, DecisionRule, OutputKind
+from trueup.domain.deployment import Fallback, Serving
+from trueup.errors import ScoringError
+
+
+def answers_of(contract: Contract, raw: Floats, columns: Columns) -> Answers:
+    """Answers to raw scores (n, k). Raises ScoringError when their shape or values cannot be answers."""
+    n = len(columns)
+    if raw.ndim != 2 or raw.shape[0] != n or not raw.shape[1]:
+        raise ScoringError("the model answered in another shape than its contract says")
+    if not np.isfinite(raw).all():
+        raise ScoringError("the model answered with a number that is not finite")
+    kind = contract.output.kind
+    if kind is OutputKind.PROBABILITY and ((raw < 0).any() or (raw > 1).any()):
+        raise ScoringError("the model answered with a probability outside 0 to 1")
+    status = np.full(n, Status.SCORED, object)
+    if kind is OutputKind.VECTOR:
+        return Answers(status, np.full(n, np.nan), outputs=raw)
+    if kind is OutputKind.CLASS:
+        if raw.shape[1] != len(contract.output.classes):
+            raise ScoringError("the model answered with another number of classes than its contract says")
+        best = raw.argmax(axis=1)
+        classes = np.array(contract.output.classes, object)[best]
+        return Answers(status, raw[np.arange(n), best], outputs=raw, classes=classes, decision=classes)
+    if raw.shape[1] != 1:
+        raise ScoringError("the model answered with several numbers where its contract says one")
+    return _decided(contract, status, np.ascontiguousarray(raw[:, 0]), columns)
+
+
+def _decided(contract: Contract, status: Objects, score: Floats, columns: Columns) -> Answers:
+    decision = None
+    rule = contract.decision
+    if rule is not None:
+        decision = np.where(score >= rule.threshold, rule.at_or_above, rule.below).astype(object)
+        unsure = abstained(rule, score)
+        status[unsure] = Status.ABSTAINED
+        decision[unsure] = None
+    return Answers(status, score, decision=decision, expected_cost=expected_cost(contract, score, columns))
+
+
+def abstained(rule: DecisionRule, score: Floats) -> Bools:
+    """Mask (n,) of scores inside the abstention zone [low, high)."""
+    if rule.abstain_low is None or rule.abstain_high is None:
+        return np.zeros(score.shape, bool)
+    return (score >= rule.abstain_low) & (score < rule.abstain_high)
+
+
+def expected_cost(contract: Contract, score: Floats, columns: Columns) -> Floats | None:
+    """Probability x amount (n,), NaN where the amount is null; None when the contract asks for none."""
+    if not contract.expected_cost:
+        return None
+    return score * columns.numeric(contract.expected_cost)
+
+
+def needs_fallback(serving: Serving, columns: Columns) -> Bools:
+    """Mask (n,) of instances in which a feature that the deployment requires is null."""
+    mask = np.zeros(len(columns), bool)
+    for name in serving.required:
+        mask |= columns.nulls(name)
+    return mask
+
+
+def fallback_answers(contract: Contract, rule: Fallback, columns: Columns) -> Answers:
+    """The declared rule's answers: ``high`` at or above the threshold, ``low`` below it or where null."""
+    values = columns.numeric(rule.field)
+    with np.errstate(invalid="ignore"):
+        score = np.where(values >= rule.threshold, rule.high, rule.low)
+    answers = _decided(contract, np.full(len(columns), Status.SCORED, object), score, columns)
+    decision = answers.decision
+    if decision is not None and contract.decision is not None:
+        # A rule does not abstain: it is the last resort.
+        above, below = contract.decision.at_or_above, contract.decision.below
+        decision = np.where(score >= contract.decision.threshold, above, below).astype(object)
+    status = np.full(len(columns), Status.FALLBACK, object)
+    return Answers(status, score, decision=decision, expected_cost=answers.expected_cost)
+
+
+def merged(answers: Answers, others: Answers, mask: Bools) -> Answers:
+    """``answers`` with ``others`` in the masked rows (both for all rows)."""
+
+    def pick(mine: Objects | Floats | None, theirs: Objects | Floats | None) -> Objects | Floats | None:
+        return None if mine is None or theirs is None else np.where(mask, theirs, mine)
+
+    return Answers(
+        status=np.where(mask, others.status, answers.status),
+        score=np.where(mask, others.score, answers.score),
+        decision=pick(answers.decision, others.decision),
+        expected_cost=pick(answers.expected_cost, others.expected_cost),
+        reasons=answers.reasons,
+    )

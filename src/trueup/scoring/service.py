@@ -1,0 +1,317 @@
+"""THE scoring path. Every door calls it, and nothing else scores.
+
+1. *resolve* name and role to loaded versions, from memory.
+2. *validate* every instance against the contract; failures become refusals, never a failed batch.
+3. *score* champion, then challengers and shadows.
+4. *book* all rows of all versions in one commit; rows already there win and theirs are the answers.
+5. *answer* each caller.
+
+Ledger down: refuse. A challenger or shadow down: count, log and go on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueup.contracts.decoding import Decoder
+from trueup.contracts.horizon import due_days
+from trueup.contracts.identity import business_keys, content_digests
+from trueup.domain.batch import (
+    Answers,
+    Booked,
+    Booking,
+    Columns,
+    Decoded,
+    Receipt,
+    Refusal,
+    RefusalReason,
+    Refusals,
+    Role,
+    Scored,
+    Source,
+)
+from trueup.domain.contract import Contract, FieldError, FieldType
+from trueup.domain.deployment import Deployment, ModelVersion, Serving
+from trueup.errors import InvalidInput, ScoringError, TrueupError
+from trueup.ports import Clock, Ledger, ModelRegistry, Scorer
+from trueup.scoring.deciding import answers_of, fallback_answers, merged, needs_fallback
+from trueup.scoring.reasons import reasons_of, rows_to_explain
+from trueup.settings import Limits
+from trueup.telemetry import log
+
+REFRESH_S = 1.0
+
+Load = Callable[[ModelVersion, Serving], Scorer]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One version ready to score; ``scorer`` None where it could not be loaded."""
+
+    role: Role
+    version: ModelVersion
+    scorer: Scorer | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """One revision of a deployment with its models in memory."""
+
+    deployment: Deployment
+    decoder: Decoder
+    champion: Loaded
+    others: tuple[Loaded, ...]
+
+    @property
+    def contract(self) -> Contract:
+        """The champion's contract: what callers must send."""
+        return self.champion.version.contract
+
+
+@dataclass(frozen=True, slots=True)
+class RowRefusal:
+    """Why one received row (zero-based) got no answer."""
+
+    row: int
+    reason: RefusalReason
+    detail: str
+    errors: tuple[FieldError, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """Answers to one batch. ``rows`` (m,) are the received positions of the answered ones."""
+
+    received: int
+    rows: NDArray[np.intp]
+    receipt: Receipt
+    refused: tuple[RowRefusal, ...]
+
+    def aligned(self, values: NDArray[Any] | None, empty: Any) -> NDArray[Any]:
+        """Values of answered rows (m,) laid over all received rows, ``empty`` where refused."""
+        kind: Any = object if values is None or values.dtype == object else values.dtype
+        if values is None and isinstance(empty, float):
+            kind = np.float64
+        out = np.full(self.received, empty, kind)
+        if values is not None:
+            answered = self.receipt.booked != Booked.CONFLICT
+            out[self.rows[answered]] = values[answered]
+        return out
+
+    def ids(self) -> list[UUID | None]:
+        """Prediction ids over all received rows."""
+        out: list[UUID | None] = [None] * self.received
+        for row, one, how in zip(self.rows.tolist(), self.receipt.ids, self.receipt.booked.tolist(), strict=True):
+            if how != Booked.CONFLICT:
+                out[row] = UUID(bytes=one.tobytes())
+        return out
+
+
+class Scoring:
+    """Resolves names to loaded models and scores batches. Safe to call from several threads."""
+
+    def __init__(self, registry: ModelRegistry, ledger: Ledger, load: Load, clock: Clock, limits: Limits) -> None:
+        self._registry = registry
+        self._ledger = ledger
+        self._load = load
+        self._clock = clock
+        self._limits = limits
+        self._resolved: dict[str, tuple[float, Resolved]] = {}
+        self._lock = threading.Lock()
+
+    def resolve(self, name: str, *, fresh: bool = False) -> Resolved:
+        """The newest revision, looked up at most once in ``REFRESH_S``. Raises NotFound."""
+        held = self._resolved.get(name)
+        if held is not None and not fresh and time.monotonic() - held[0] < REFRESH_S:
+            return held[1]
+        with self._lock:
+            deployment = self._registry.deployment(name)
+            held = self._resolved.get(name)
+            if held is not None and held[1].deployment.revision == deployment.revision:
+                resolved = held[1]
+            else:
+                resolved = self._loaded(deployment)
+            self._resolved[name] = (time.monotonic(), resolved)
+            return resolved
+
+    def score(
+        self,
+        resolved: Resolved,
+        decoded: Decoded,
+        source: Source,
+        *,
+        event_time: NDArray[np.datetime64] | None = None,
+        received_at: datetime,
+        want_reasons: bool = False,
+        parse_us: int = 0,
+    ) -> Response:
+        """Scores and books one batch (numbered steps in the module's docstring).
+
+        ``source.keys`` and ``event_time`` are for all received rows. Raises LedgerUnavailable:
+        then nothing is answered.
+        """
+        if len(source.keys) != decoded.received:
+            raise InvalidInput("every instance needs one key")
+        began = time.perf_counter_ns()
+        refused = _contract_refusals(decoded)
+        columns, rows = decoded.columns, decoded.rows
+        answered = Source(source.channel, source.name, _picked(source.keys, rows, decoded.received))
+        validated = time.perf_counter_ns()
+        scored = self._scored(resolved, columns, want_reasons=want_reasons) if len(columns) else []
+        if len(columns) and not scored:
+            refused += [RowRefusal(int(r), RefusalReason.FAILED, "the model could not answer") for r in rows]
+            columns, rows = columns.take(np.zeros(len(columns), bool)), rows[:0]
+        steps = (parse_us, (validated - began) // 1000, 0, (time.perf_counter_ns() - validated) // 1000)
+        receipt = self._booked(resolved, columns, answered, event_time, rows, received_at, scored, steps)
+        self._refuse(resolved, source, refused, received_at)
+        conflicts = [
+            RowRefusal(int(rows[i]), RefusalReason.CONFLICT, "the identity holds other content")
+            for i in np.flatnonzero(receipt.booked == Booked.CONFLICT)
+        ]
+        return Response(decoded.received, rows, receipt, tuple(refused + conflicts))
+
+    def _loaded(self, deployment: Deployment) -> Resolved:
+        plays = [(Role.CHAMPION, deployment.champion)]
+        plays += [(Role.CHALLENGER, v) for v in deployment.challengers]
+        plays += [(Role.SHADOW, v) for v in deployment.shadows]
+        loaded = [Loaded(role, v, self._try_load(deployment, role, v)) for role, v in plays]
+        return Resolved(deployment, Decoder(deployment.champion.contract, self._limits), loaded[0], tuple(loaded[1:]))
+
+    def _try_load(self, deployment: Deployment, role: Role, version: ModelVersion) -> Scorer | None:
+        try:
+            return self._load(version, deployment.serving)
+        except TrueupError as error:
+            if role is Role.CHAMPION and deployment.serving.fallback is None:
+                raise
+            log("scoring").error("model_not_loaded", deployment=deployment.name, role=str(role), error=error.message)
+            return None
+
+    def _scored(self, resolved: Resolved, columns: Columns, *, want_reasons: bool) -> list[Scored]:
+        """Step 3; empty when not even the champion's fallback could answer."""
+        champion = self._champion(resolved, columns, want_reasons=want_reasons)
+        if champion is None:
+            return []
+        scored = [Scored(Role.CHAMPION, _id(resolved.champion.version), champion)]
+        for other in resolved.others:
+            try:
+                if other.scorer is None:
+                    continue
+                answers = answers_of(other.version.contract, other.scorer.score(columns), columns)
+                scored.append(Scored(other.role, _id(other.version), answers))
+            except ScoringError as error:
+                log("scoring").error("other_failed", role=str(other.role), error=error.message, rows=len(columns))
+        return scored
+
+    def _champion(self, resolved: Resolved, columns: Columns, *, want_reasons: bool) -> Answers | None:
+        serving, contract, scorer = resolved.deployment.serving, resolved.contract, resolved.champion.scorer
+        answers = None
+        if scorer is not None:
+            try:
+                answers = answers_of(contract, scorer.score(columns), columns)
+            except ScoringError as error:
+                log("scoring").error("champion_failed", deployment=resolved.deployment.name, error=error.message)
+        if answers is not None and scorer is not None and serving.reason_codes:
+            answers = _explained(scorer, columns, answers, serving.reason_codes, want_reasons=want_reasons)
+        if serving.fallback is None:
+            return answers
+        if answers is None:
+            return fallback_answers(contract, serving.fallback, columns)
+        missing = needs_fallback(serving, columns)
+        if not missing.any():
+            return answers
+        return merged(answers, fallback_answers(contract, serving.fallback, columns), missing)
+
+    def _booked(
+        self,
+        resolved: Resolved,
+        columns: Columns,
+        source: Source,
+        event_time: NDArray[np.datetime64] | None,
+        rows: NDArray[np.intp],
+        received_at: datetime,
+        scored: Sequence[Scored],
+        steps: tuple[int, int, int, int],
+    ) -> Receipt:
+        if not scored:
+            nothing = Answers(np.empty(0, object), np.empty(0))
+            return Receipt(None, np.empty((0, 16), np.uint8), np.empty(0, np.int8), nothing)
+        deployment_id = resolved.deployment.deployment_id
+        assert deployment_id is not None
+        when = _event_time(columns) if event_time is None else event_time[rows].astype("datetime64[us]")
+        if when is None:
+            when = self._ledger.claim_event_times(deployment_id, source, received_at)
+        contract_id = resolved.champion.version.contract_id
+        assert contract_id is not None
+        return self._ledger.book(
+            Booking(
+                deployment_id=deployment_id,
+                contract_id=contract_id,
+                source=source,
+                columns=columns,
+                digests=content_digests(columns),
+                business_keys=business_keys(columns),
+                event_time=when,
+                due_day=due_days(resolved.contract.label, when.astype("datetime64[D]")),
+                received_at=received_at,
+                scored=scored,
+                steps_us=steps,
+            )
+        )
+
+    def _refuse(self, resolved: Resolved, source: Source, refused: list[RowRefusal], received_at: datetime) -> None:
+        if not refused:
+            return
+        assert resolved.deployment.deployment_id is not None
+        rows = [Refusal(source.keys[r.row], r.reason, r.detail) for r in refused]
+        self._ledger.refuse(Refusals(resolved.deployment.deployment_id, source, received_at, received_at, rows))
+
+
+def _id(version: ModelVersion) -> int:
+    assert version.model_version_id is not None
+    return version.model_version_id
+
+
+def _picked(keys: Sequence[str], rows: NDArray[np.intp], received: int) -> Sequence[str]:
+    return keys if len(rows) == received else [keys[i] for i in rows.tolist()]
+
+
+def _contract_refusals(decoded: Decoded) -> list[RowRefusal]:
+    """One refusal a bad row, with its field errors; rows beyond the error bound have none listed."""
+    if len(decoded.rows) == decoded.received:
+        return []
+    errors: dict[int, list[FieldError]] = {}
+    for error in decoded.errors:
+        errors.setdefault(error.row, []).append(error)
+    good = set(decoded.rows.tolist())
+    bad = [row for row in range(decoded.received) if row not in good]
+    return [
+        RowRefusal(row, RefusalReason.CONTRACT, _detail(errors.get(row, [])), tuple(errors.get(row, []))) for row in bad
+    ]
+
+
+def _detail(errors: Sequence[FieldError]) -> str:
+    return ", ".join(f"{e.field}: {e.code}" for e in errors[:20]) or "more field errors than are reported"
+
+
+def _event_time(columns: Columns) -> NDArray[np.datetime64] | None:
+    name = columns.contract.event_time
+    if not name:
+        return None
+    unit = "D" if columns.contract.by_name[name].type is FieldType.DATE else "us"
+    return columns.column(name).astype(f"datetime64[{unit}]").astype("datetime64[us]")
+
+
+def _explained(scorer: Scorer, columns: Columns, answers: Answers, keep: int, *, want_reasons: bool) -> Answers:
+    from dataclasses import replace
+
+    present = rows_to_explain(columns.contract, answers.score, wanted=want_reasons)
+    return replace(answers, reasons=reasons_of(scorer, columns, present, keep))
