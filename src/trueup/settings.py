@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     )
 
     database_url: SecretStr | None = Field(None, description="PostgreSQL >= 15; unset: embedded")
+    writer_url: SecretStr | None = Field(None, description="its own login for booking; unset: the owner in that role")
+    reader_url: SecretStr | None = Field(None, description="its own login for reading; unset: the owner in that role")
     data_dir: Path = Field(default_factory=default_data_dir, description="embedded database and models")
     host: str = Field("127.0.0.1", description="address of the HTTP door")
     port: int = Field(8321, ge=0, le=65_535, description="port of the HTTP door")

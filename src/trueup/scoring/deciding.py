@@ -85,13 +85,12 @@ def fallback_answers(contract: Contract, rule: Fallback, columns: Columns) -> An
 def merged(answers: Answers, others: Answers, mask: Bools) -> Answers:
     """``answers`` with ``others`` in the masked rows (both for all rows)."""
 
-    def pick(mine: Objects | Floats | None, theirs: Objects | Floats | None) -> Objects | Floats | None:
-        return None if mine is None or theirs is None else np.where(mask, theirs, mine)
-
+    both_cost = answers.expected_cost is not None and others.expected_cost is not None
+    both_decided = answers.decision is not None and others.decision is not None
     return Answers(
         status=np.where(mask, others.status, answers.status),
         score=np.where(mask, others.score, answers.score),
-        decision=pick(answers.decision, others.decision),
-        expected_cost=pick(answers.expected_cost, others.expected_cost),
+        decision=np.where(mask, others.decision, answers.decision) if both_decided else None,  # type: ignore[arg-type]
+        expected_cost=np.where(mask, others.expected_cost, answers.expected_cost) if both_cost else None,  # type: ignore[arg-type]
         reasons=answers.reasons,
     )

@@ -1,0 +1,149 @@
+"""Settings -> Services: makes every adapter, introduces the rooms to one another, closes all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from trueup import telemetry
+from trueup.domain.deployment import ModelVersion, Parity, Serving
+from trueup.errors import TrueupError
+from trueup.ledger import migrating
+from trueup.ledger.embedded import EmbeddedPostgres
+from trueup.ledger.postgres import PostgresLedger
+from trueup.ledger.urls import Urls, external_urls
+from trueup.ledger.views import make_contract_view
+from trueup.outcomes.postgres import PostgresOutcomes
+from trueup.ports import Scorer
+from trueup.postgres import Pool
+from trueup.registry.artifacts import ArtifactFolder
+from trueup.registry.deploying import Deploying
+from trueup.registry.loader import Loader
+from trueup.registry.postgres import PostgresRegistry
+from trueup.scoring import parity, scorers
+from trueup.scoring.service import Scoring
+from trueup.settings import Limits, Settings
+from trueup.sql.runner import PostgresQueries
+
+
+@dataclass
+class Services:
+    """Everything a door needs, wired. Close it, or use it as a context manager."""
+
+    settings: Settings
+    urls: Urls
+    registry: PostgresRegistry
+    ledger: PostgresLedger
+    outcomes: PostgresOutcomes
+    queries: PostgresQueries
+    scoring: Scoring
+    deploying: Deploying
+    embedded: EmbeddedPostgres | None
+    _pools: tuple[Pool, ...]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes connections, then lets go of the embedded database."""
+        for pool in self._pools:
+            pool.close()
+        if self.embedded is not None:
+            self.embedded.stop()
+
+    def ping(self) -> dict[str, bool]:
+        """Whether each thing a prediction depends on answers."""
+        return {
+            "ledger": _answers(lambda: self.queries.rows("SELECT 1")),
+            "registry": _answers(self.registry.deployments),
+        }
+
+
+def open_services(settings: Settings) -> Services:
+    """Starts or finds the database, brings it up to date, and wires the rooms. Raises LedgerUnavailable."""
+    telemetry.configure(settings.log_level, as_json=settings.log_json)
+    embedded = None if settings.database_url else EmbeddedPostgres(settings.data_dir)
+    urls = embedded.start() if embedded else _external(settings)
+    try:
+        migrating.migrate(urls.owner)
+    except TrueupError:
+        if embedded:
+            embedded.stop()
+        raise
+    return wired(settings, urls, embedded)
+
+
+def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = None) -> Services:
+    """The rooms on a database that is there and up to date."""
+    limits = settings.limits
+    owner = Pool(urls.owner, size=2, application="trueup-owner")
+    writer = Pool(urls.writer, size=limits.pool_connections, application="trueup-writer")
+    reader = Pool(urls.reader, size=limits.pool_connections, application="trueup-reader", options=_reading(limits))
+    artifacts = ArtifactFolder(settings.data_dir / "models")
+    loader = Loader(artifacts, scorers.load)
+    registry = PostgresRegistry(owner, make_contract_view)
+    ledger = PostgresLedger(writer, reader, limits)
+    return Services(
+        settings=settings,
+        urls=urls,
+        registry=registry,
+        ledger=ledger,
+        outcomes=PostgresOutcomes(writer),
+        queries=PostgresQueries(reader, limits),
+        scoring=Scoring(registry, ledger, _loading(loader), utc_now, limits),
+        deploying=Deploying(registry, artifacts, _parity_check(loader)),
+        embedded=embedded,
+        _pools=(owner, writer, reader),
+    )
+
+
+def utc_now() -> datetime:
+    """The wall clock, in UTC with zone."""
+    return datetime.now(UTC)
+
+
+def _external(settings: Settings) -> Urls:
+    assert settings.database_url is not None
+    writer, reader = settings.writer_url, settings.reader_url
+    return external_urls(
+        settings.database_url.get_secret_value(),
+        writer.get_secret_value() if writer else None,
+        reader.get_secret_value() if reader else None,
+    )
+
+
+def _reading(limits: Limits) -> dict[str, str]:
+    timeout = str(int(limits.statement_timeout_s * 1000))
+    return {"search_path": "trueup", "default_transaction_read_only": "on", "statement_timeout": timeout}
+
+
+def _loading(loader: Loader) -> Callable[[ModelVersion, Serving], Scorer]:
+    def load(version: ModelVersion, serving: Serving) -> Scorer:
+        reference, *others = loader.load_all(version, serving)
+        for other, found in zip(others, version.parity, strict=True):
+            if found.switch_at:
+                return parity.SwitchingScorer(reference, other, found.switch_at)
+        return parity.SwitchingScorer(reference, others[0], 2**62) if others else reference
+
+    return load
+
+
+def _parity_check(loader: Loader) -> Callable[[ModelVersion, Serving], tuple[Parity, ...]]:
+    def check(version: ModelVersion, serving: Serving) -> tuple[Parity, ...]:
+        return parity.compare(version, loader.load_all(version, serving), serving)
+
+    return check
+
+
+def _answers(ask: Callable[[], object]) -> bool:
+    try:
+        ask()
+    except TrueupError:
+        return False
+    return True

@@ -1,0 +1,48 @@
+"""A plain Python function ``score(columns) -> array``, named ``python:module:attribute``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from trueup.domain.batch import Columns, Floats
+from trueup.domain.deployment import Serving
+from trueup.errors import ModelRefused, ScoringError
+from trueup.ports import Scorer
+
+
+def load(uri: str, serving: Serving) -> Scorer:
+    """Imports the function. Raises ModelRefused when there is none."""
+    _, _, place = uri.partition("python:")
+    module, _, attribute = place.partition(":")
+    try:
+        function = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError):
+        raise ModelRefused("there is no such Python function", next_step="write python:module:function") from None
+    if not callable(function):
+        raise ModelRefused("the named attribute is no function")
+    return PythonScorer(function)
+
+
+class PythonScorer:
+    """Calls the function and checks what comes back."""
+
+    def __init__(self, function: Callable[[Columns], Any]) -> None:
+        self._function = function
+
+    def score(self, columns: Columns) -> Floats:
+        """The function's answer as float64 (n, k)."""
+        try:
+            return np.asarray(self._function(columns), np.float64).reshape(len(columns), -1)
+        except Exception:  # the function is somebody else's
+            raise ScoringError("the Python model could not score the features") from None
+
+    def contributions(self, columns: Columns) -> Floats | None:
+        """A function explains nothing."""
+        return None
+
+    def close(self) -> None:
+        """Nothing is held."""
