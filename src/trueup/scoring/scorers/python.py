@@ -1,11 +1,17 @@
-"""A plain Python function ``score(columns) -> array``, named ``python:module:attribute``."""
+"""A plain Python function ``score(columns) -> array``, named ``python:module:attribute``.
+
+``?{"name": value}`` behind it gives the function keyword arguments. They are part of the
+address and so of the digest: weights cannot change under an approved version.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from trueup.domain.batch import Columns, Floats
@@ -16,7 +22,7 @@ from trueup.ports import Scorer
 
 def load(uri: str, serving: Serving) -> Scorer:
     """Imports the function. Raises ModelRefused when there is none."""
-    _, _, place = uri.partition("python:")
+    place, _, arguments = uri.removeprefix("python:").partition("?")
     module, _, attribute = place.partition(":")
     try:
         function = getattr(import_module(module), attribute)
@@ -24,7 +30,11 @@ def load(uri: str, serving: Serving) -> Scorer:
         raise ModelRefused("there is no such Python function", next_step="write python:module:function") from None
     if not callable(function):
         raise ModelRefused("the named attribute is no function")
-    return PythonScorer(function)
+    try:
+        keywords = msgspec.json.decode(arguments, type=dict[str, Any]) if arguments else {}
+    except msgspec.DecodeError:
+        raise ModelRefused("the arguments behind `?` are no JSON object") from None
+    return PythonScorer(partial(function, **keywords))
 
 
 class PythonScorer:

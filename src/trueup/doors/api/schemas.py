@@ -1,0 +1,259 @@
+"""What travels over HTTP. Requests are read by msgspec, so that instances reach the contract's
+decoder as the bytes that were sent; the pydantic models describe them in the OpenAPI document."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field
+
+from trueup.domain.batch import Role
+from trueup.domain.deployment import Runtime
+
+Key = Annotated[str, msgspec.Meta(min_length=1)]
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,99}$")]
+Version = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}$")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+class ScoreRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """One instance or many; which, the fields tell."""
+
+    instance: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    key: Key | None = None
+    event_time: Moment | None = None
+    instances: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    keys: list[Key] | None = None
+    event_times: list[Moment] | None = None
+    reasons: bool = False
+
+
+class OutcomesRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Real outcomes under one contract name."""
+
+    contract: Name
+    source: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    outcomes: msgspec.Raw
+
+
+class ArtifactReference(msgspec.Struct, forbid_unknown_fields=True):
+    """A model that the server's store holds already."""
+
+    runtime: Runtime
+    digest: Digest
+
+
+class DeployRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """A version and the part it plays. ``contract`` is YAML text or the same as an object."""
+
+    name: Name
+    version: Version
+    contract: str | dict[str, Any]
+    artifacts: Annotated[list[ArtifactReference], msgspec.Meta(min_length=1, max_length=5)]
+    role: Role = Role.CHAMPION
+    serving: dict[str, Any] | None = None
+    libraries: Annotated[dict[str, str], msgspec.Meta(max_length=100)] = {}
+
+
+class _Documented(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class FieldFault(_Documented):
+    """Why one field is refused."""
+
+    row: int = Field(description="zero-based place of the instance in the request")
+    field: str
+    code: str = Field(description="missing, unexpected, null, type, range, category, nan, infinity, precision, ...")
+    expected: str
+
+
+class ErrorBody(_Documented):
+    """What went wrong and what to do about it."""
+
+    code: str
+    message: str
+    next_step: str
+    fields: list[FieldFault] | None = None
+
+
+class ErrorAnswer(_Documented):
+    """The shape of every error."""
+
+    error: ErrorBody
+
+
+class Reason(_Documented):
+    """One feature's contribution to the score, in the model's margin unit (log-odds for a probability)."""
+
+    field: str
+    contribution: float
+
+
+class Answer(_Documented):
+    """One prediction, as the ledger holds it."""
+
+    prediction_id: str
+    status: str = Field(description="scored, abstained or fallback")
+    score: float | None
+    class_: str | None = Field(None, alias="class")
+    outputs: list[float] | None = None
+    decision: str | None
+    expected_cost: float | None
+    repeated: bool = Field(description="the identity was answered before; this is its first answer")
+    reasons: list[Reason] | None = Field(None, description="with `reasons: true`, for a first answer")
+
+
+class RowAnswer(Answer):
+    """An answer and the row it belongs to."""
+
+    row: int
+
+
+class RowRefused(_Documented):
+    """Why one row got no answer."""
+
+    row: int
+    key: str
+    reason: str = Field(description="contract, failed, conflict, ...")
+    detail: str
+    fields: list[FieldFault]
+
+
+class BatchAnswer(_Documented):
+    """Answers in the order of the rows; refused rows are listed apart. received = answered + refused."""
+
+    deployment: str
+    received: int
+    answered: int
+    results: list[RowAnswer]
+    refused: list[RowRefused]
+
+
+class OutcomesAnswer(_Documented):
+    """What recording did."""
+
+    first: int
+    revised: int
+    unchanged: int
+
+
+class Health(_Documented):
+    """Whether the server works."""
+
+    status: str
+    checks: dict[str, bool] = {}
+
+
+_FEATURES = {"settlement_date": "2026-11-20", "cusip": "037833100", "last_value_usd": 1250000.0}
+SCORE_SCHEMA: dict[str, Any] = {
+    "oneOf": [
+        {
+            "title": "ScoreOne",
+            "type": "object",
+            "required": ["instance"],
+            "additionalProperties": False,
+            "properties": {
+                "instance": {"type": "object", "description": "the contract's fields by name"},
+                "key": {"type": "string", "description": "idempotency key: a retry gets the first answer"},
+                "event_time": {
+                    "type": "string",
+                    "format": "date-time",
+                    "description": "where the contract names no field for it",
+                },
+                "reasons": {"type": "boolean", "default": False},
+            },
+        },
+        {
+            "title": "ScoreMany",
+            "type": "object",
+            "required": ["instances"],
+            "additionalProperties": False,
+            "properties": {
+                "instances": {"type": "array", "items": {"type": "object"}},
+                "keys": {"type": "array", "items": {"type": "string"}, "description": "one idempotency key a row"},
+                "event_times": {"type": "array", "items": {"type": "string", "format": "date-time"}},
+                "reasons": {"type": "boolean", "default": False},
+            },
+        },
+    ]
+}
+SCORE_EXAMPLES: dict[str, Any] = {
+    "single": {"summary": "one instance", "value": {"instance": _FEATURES, "key": "order-4711", "reasons": True}},
+    "batch": {"summary": "several instances", "value": {"instances": [_FEATURES], "keys": ["2026-11-20/037833100"]}},
+}
+OUTCOMES_SCHEMA: dict[str, Any] = {
+    "title": "Outcomes",
+    "type": "object",
+    "required": ["contract", "source", "outcomes"],
+    "additionalProperties": False,
+    "properties": {
+        "contract": {"type": "string"},
+        "source": {"type": "string", "description": "where the facts come from, such as a file's name"},
+        "outcomes": {
+            "type": "array",
+            "items": {"type": "object", "description": "the business-key fields, event_day, value, observed_at"},
+        },
+    },
+}
+OUTCOMES_EXAMPLES: dict[str, Any] = {
+    "one": {
+        "summary": "one outcome",
+        "value": {
+            "contract": "settlement_fails",
+            "source": "cnsfails202611b",
+            "outcomes": [{"cusip": "037833100", "event_day": "2026-11-20", "value": True}],
+        },
+    }
+}
+DEPLOY_SCHEMA: dict[str, Any] = {
+    "title": "Deploy",
+    "type": "object",
+    "required": ["name", "version", "contract", "artifacts"],
+    "additionalProperties": False,
+    "properties": {
+        "name": {"type": "string"},
+        "version": {"type": "string"},
+        "contract": {
+            "description": "YAML text, or the same as an object",
+            "anyOf": [{"type": "string"}, {"type": "object"}],
+        },
+        "artifacts": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["runtime", "digest"],
+                "properties": {
+                    "runtime": {"type": "string", "enum": [str(r) for r in Runtime if r is not Runtime.PYTHON]},
+                    "digest": {"type": "string", "description": "SHA-256 (hex) of a model in the server's store"},
+                },
+            },
+        },
+        "role": {"type": "string", "enum": [str(r) for r in Role], "default": "champion"},
+        "serving": {"type": "object", "description": "see the reference of `trueup deploy --serving`"},
+        "libraries": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
+}
+DEPLOY_EXAMPLES: dict[str, Any] = {
+    "version": {
+        "summary": "a version from the store",
+        "value": {
+            "name": "fails",
+            "version": "2026-11",
+            "contract": "name: settlement_fails\nversion: 1\n...",
+            "artifacts": [
+                {"runtime": "xgboost", "digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}
+            ],
+        },
+    }
+}
+
+
+def request_body(schema: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
+    """The OpenAPI description of a body that a handler reads itself."""
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema, "examples": examples}}}
+    }

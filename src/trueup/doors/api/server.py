@@ -1,0 +1,280 @@
+"""The HTTP door: the application, and starting, draining and stopping its server."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from datetime import date
+from types import FrameType
+from typing import Annotated, Any
+from uuid import UUID
+
+import uvicorn
+from fastapi import Depends, FastAPI, Query, Request, Security
+from fastapi.exceptions import RequestValidationError
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from trueup.bootstrap import Services
+from trueup.domain.batch import Status
+from trueup.doors.api import handlers, schemas
+from trueup.doors.api.edge import Edge, Work
+from trueup.doors.api.errors import answer, shaped
+from trueup.doors.auth import ApiKey, ApiKeys, Permission, PostgresApiKeys
+from trueup.errors import TrueupError, Unauthenticated
+from trueup.ports import PredictionFilter
+from trueup.postgres import Pool
+
+CONNECTIONS = 1_000
+SHUTDOWN_S = 30
+
+_bearer = HTTPBearer(auto_error=False, description="an API key, `tu_...`")
+_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="an API key, `tu_...`")
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": schemas.ErrorAnswer, "description": text}
+    for status, text in {
+        400: "the request is wrong",
+        401: "no or unknown API key",
+        403: "the key's role does not allow it",
+        404: "unknown name or id",
+        409: "the same identity with other content",
+        413: "too many bytes or instances",
+        422: "an instance or a contract is wrong; `fields` names where",
+        503: "try again after `Retry-After` seconds",
+    }.items()
+}
+
+
+def create_app(services: Services, keys: ApiKeys | None = None) -> FastAPI:
+    """The application over open services. ``app.state.draining`` True makes it not ready."""
+    app = FastAPI(
+        title="trueup",
+        description="Every prediction is booked before it is answered, and trued up with the real outcome.",
+        version="1",
+        redoc_url=None,
+    )
+    work = Work(services.settings.limits)
+    app.state.draining = False
+    app.state.work = work
+    known = keys or PostgresApiKeys(Pool(services.urls.owner, size=2, application="trueup-keys"))
+    _add_health(app, services, work)
+    _add_scoring(app, services, work, _guard(known, work))
+    _add_reading(app, services, work, _guard(known, work))
+    _add_error_handlers(app)
+    app.add_middleware(Edge, work=work)
+    return app
+
+
+Guard = Callable[[Permission], Any]
+
+
+def _guard(keys: ApiKeys, work: Work) -> Guard:
+    """Makes the dependency that lets a caller with the permission in."""
+
+    def allowed(permission: Permission) -> Any:
+        async def caller(
+            bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+            header: Annotated[str | None, Security(_header)],
+        ) -> ApiKey:
+            text = bearer.credentials if bearer is not None else header
+            if not text:
+                raise Unauthenticated(
+                    "an API key is needed", next_step="send `Authorization: Bearer tu_...` or `X-API-Key: tu_...`"
+                )
+            key = await work.run(lambda: keys.authenticate(text))
+            key.require(permission)
+            return key
+
+        return Depends(caller)
+
+    return allowed
+
+
+def _add_health(app: FastAPI, services: Services, work: Work) -> None:
+    @app.get("/health/live", tags=["health"], response_model=schemas.Health)
+    async def live() -> Response:
+        """The process answers."""
+        return handlers.reply({"status": "live"})
+
+    @app.get(
+        "/health/ready", tags=["health"], response_model=schemas.Health, responses={503: {"model": schemas.Health}}
+    )
+    async def ready() -> Response:
+        """Everything a prediction depends on answers, and the server is not stopping."""
+        if app.state.draining:
+            return handlers.reply({"status": "draining"}, 503)
+        checks = await work.run(services.ping)
+        good = all(checks.values())
+        return handlers.reply({"status": "ready" if good else "not ready", "checks": checks}, 200 if good else 503)
+
+
+def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard) -> None:
+    @app.post(
+        "/v1/deployments/{name}/score",
+        tags=["scoring"],
+        dependencies=[allowed(Permission.SCORE)],
+        response_model=schemas.Answer | schemas.BatchAnswer,
+        responses=_ERRORS,
+        openapi_extra=schemas.request_body(schemas.SCORE_SCHEMA, schemas.SCORE_EXAMPLES),
+    )
+    async def score(name: str, request: Request) -> Response:
+        """Scores one instance or a batch; the answer comes after the ledger has committed it.
+
+        With an idempotency key a retry gets the first answer; the same key with other content is
+        a conflict. In a batch each row is answered or refused on its own.
+        """
+        body = await work.body(request)
+        return await work.run(lambda: handlers.score(services, name, body))
+
+    @app.post(
+        "/v1/outcomes",
+        tags=["outcomes"],
+        dependencies=[allowed(Permission.RECORD_OUTCOMES)],
+        response_model=schemas.OutcomesAnswer,
+        responses=_ERRORS,
+        openapi_extra=schemas.request_body(schemas.OUTCOMES_SCHEMA, schemas.OUTCOMES_EXAMPLES),
+    )
+    async def record_outcomes(request: Request) -> Response:
+        """Records real outcomes, all or none. One that equals the latest known changes nothing."""
+        body = await work.body(request)
+        return await work.run(lambda: handlers.record_outcomes(services, body))
+
+    @app.post(
+        "/v1/deployments",
+        tags=["deployments"],
+        status_code=201,
+        responses=_ERRORS,
+        openapi_extra=schemas.request_body(schemas.DEPLOY_SCHEMA, schemas.DEPLOY_EXAMPLES),
+    )
+    async def deploy(request: Request, caller: Annotated[ApiKey, allowed(Permission.DEPLOY)]) -> Response:
+        """Makes a version of a model answer under a name. Its files must lie in the server's store."""
+        body = await work.body(request)
+        return await work.run(lambda: handlers.deploy(services, body, caller))
+
+
+def _add_reading(app: FastAPI, services: Services, work: Work, allowed: Guard) -> None:
+    read = [allowed(Permission.READ)]
+
+    @app.get("/v1/deployments", tags=["deployments"], dependencies=read, responses=_ERRORS)
+    async def deployments() -> Response:
+        """The newest revision of every deployment."""
+        return await work.run(lambda: handlers.deployments(services))
+
+    @app.get("/v1/deployments/{name}", tags=["deployments"], dependencies=read, responses=_ERRORS)
+    async def deployment(name: str) -> Response:
+        """The newest revision of one deployment."""
+        return await work.run(lambda: handlers.deployment(services, name))
+
+    @app.get("/v1/contracts/{name}", tags=["contracts"], dependencies=read, responses=_ERRORS)
+    async def contract(name: str, version: Annotated[int | None, Query(ge=1)] = None) -> Response:
+        """A contract, its newest version unless one is named."""
+        return await work.run(lambda: handlers.contract(services, name, version))
+
+    @app.get("/v1/predictions", tags=["predictions"], dependencies=read, responses=_ERRORS)
+    async def predictions(where: Annotated[PredictionFilter, Depends(_filter)]) -> Response:
+        """Predictions that fulfil all conditions, newest events first."""
+        return await work.run(lambda: handlers.predictions(services, where))
+
+    @app.get("/v1/predictions/{prediction_id}", tags=["predictions"], dependencies=read, responses=_ERRORS)
+    async def prediction(prediction_id: UUID) -> Response:
+        """One prediction with its fields, reasons and outcome."""
+        return await work.run(lambda: handlers.prediction(services, prediction_id))
+
+
+def _filter(
+    deployment: Annotated[str | None, Query(max_length=100)] = None,
+    business_key: Annotated[str | None, Query(max_length=200)] = None,
+    event_from: Annotated[date | None, Query(description="first event day")] = None,
+    event_until: Annotated[date | None, Query(description="last event day")] = None,
+    status: Status | None = None,
+    decision: Annotated[str | None, Query(max_length=100)] = None,
+    min_score: Annotated[float | None, Query(allow_inf_nan=False)] = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 50,
+) -> PredictionFilter:
+    return PredictionFilter(deployment, business_key, event_from, event_until, status, decision, min_score, limit)
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(TrueupError)
+    async def ours(_: Request, error: TrueupError) -> Response:
+        return answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        # pydantic's own document repeats what was sent; only place, code and rule leave the server.
+        fields = [
+            {"row": 0, "field": ".".join(str(part) for part in e["loc"][1:2]), "code": e["type"], "expected": e["msg"]}
+            for e in error.errors()
+        ]
+        return shaped(422, "invalid_request", "a parameter is wrong", "mend the named fields", fields=fields)
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> Response:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+        headers = dict(error.headers) if error.headers else None
+        return shaped(error.status_code, code, str(error.detail), "/docs lists what there is", headers=headers)
+
+
+class Server(uvicorn.Server):
+    """uvicorn that says "not ready" before it stops listening.
+
+    1. a first SIGTERM makes readiness false; requests are still answered
+    2. after ``drain_s`` the socket closes and what is in flight is answered
+    3. the services are closed by whoever opened them
+    SIGINT (a person at the keyboard) and a second signal skip the wait.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_s: float) -> None:
+        super().__init__(config)
+        self._app = app
+        self._drain_s = drain_s
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called by the signal."""
+        first = not self._app.state.draining
+        self._app.state.draining = True
+        if sig == signal.SIGTERM and first and self._drain_s > 0:
+            timer = threading.Timer(self._drain_s, self._stop)
+            timer.daemon = True
+            timer.start()
+            return
+        if self.should_exit:
+            self.force_exit = True
+        self._stop()
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+
+def serve(services: Services, *, host: str, port: int, drain_s: float = 2.0, started: Callable[[str], None]) -> None:
+    """Serves until a signal says stop; ``started`` gets the address once it listens."""
+    app = create_app(services)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        timeout_keep_alive=30,
+        lifespan="off",
+    )
+    server = _Announcing(config, app, drain_s, started)
+    server.run()
+
+
+class _Announcing(Server):
+    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_s: float, started: Callable[[str], None]) -> None:
+        super().__init__(config, app, drain_s)
+        self._announce = started
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Announces the address that was bound, which for port 0 only the socket knows."""
+        await super().startup(sockets)
+        if self.started and self.servers:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            self._announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
