@@ -13,7 +13,8 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -183,6 +184,16 @@ class PostgresApiKeys:
             found = _key(row[:-1]), bytes(row[-1])
             self._cache[key_id] = (now + CACHE_S, *found)
             return found
+
+
+@contextmanager
+def open_keys(owner_url: str) -> Iterator[PostgresApiKeys]:
+    """The keys of a database, for as long as the block lasts."""
+    pool = Pool(owner_url, size=2, application="trueup-keys")
+    try:
+        yield PostgresApiKeys(pool)
+    finally:
+        pool.close()
 
 
 class MemoryApiKeys:

@@ -36,7 +36,7 @@ from trueup.errors import (
 )
 from trueup.outcomes.decoding import outcome_batch, outcome_contract
 from trueup.ports import PredictionFilter
-from trueup.scoring.service import Resolved, Response, RowRefusal
+from trueup.scoring.service import Response, RowRefusal
 
 REQUEST_SOURCE = "request"  # what identifies a row of a request is its idempotency key alone
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
+import time
 from collections.abc import Callable
 from datetime import date
 from types import FrameType
@@ -22,13 +24,14 @@ from trueup.domain.batch import Status
 from trueup.doors.api import handlers, schemas
 from trueup.doors.api.edge import Edge, Work
 from trueup.doors.api.errors import answer, shaped
-from trueup.doors.auth import ApiKey, ApiKeys, Permission, PostgresApiKeys
+from trueup.doors.auth import ApiKey, ApiKeys, Permission, PostgresApiKeys, open_keys
 from trueup.errors import TrueupError, Unauthenticated
 from trueup.ports import PredictionFilter
 from trueup.postgres import Pool
 
 CONNECTIONS = 1_000
 SHUTDOWN_S = 30
+PING_S = 1.0
 
 _bearer = HTTPBearer(auto_error=False, description="an API key, `tu_...`")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="an API key, `tu_...`")
@@ -92,7 +95,27 @@ def _guard(keys: ApiKeys, work: Work) -> Guard:
     return allowed
 
 
+class _Pings:
+    """Asks the dependencies at most once in ``PING_S``, however often anyone asks us."""
+
+    def __init__(self, services: Services, work: Work) -> None:
+        self._services = services
+        self._work = work
+        self._one_at_a_time = asyncio.Lock()
+        self._until = 0.0
+        self._answers: dict[str, bool] = {}
+
+    async def answers(self) -> dict[str, bool]:
+        async with self._one_at_a_time:
+            if time.monotonic() >= self._until:
+                self._answers = await self._work.run(self._services.ping)
+                self._until = time.monotonic() + PING_S
+            return self._answers
+
+
 def _add_health(app: FastAPI, services: Services, work: Work) -> None:
+    pings = _Pings(services, work)
+
     @app.get("/health/live", tags=["health"], response_model=schemas.Health)
     async def live() -> Response:
         """The process answers."""
@@ -105,7 +128,7 @@ def _add_health(app: FastAPI, services: Services, work: Work) -> None:
         """Everything a prediction depends on answers, and the server is not stopping."""
         if app.state.draining:
             return handlers.reply({"status": "draining"}, 503)
-        checks = await work.run(services.ping)
+        checks = await pings.answers()
         good = all(checks.values())
         return handlers.reply({"status": "ready" if good else "not ready", "checks": checks}, 200 if good else 503)
 
@@ -250,7 +273,11 @@ class Server(uvicorn.Server):
 
 def serve(services: Services, *, host: str, port: int, drain_s: float = 2.0, started: Callable[[str], None]) -> None:
     """Serves until a signal says stop; ``started`` gets the address once it listens."""
-    app = create_app(services)
+    with open_keys(services.urls.owner) as keys:
+        _serve(create_app(services, keys), host, port, drain_s, started)
+
+
+def _serve(app: FastAPI, host: str, port: int, drain_s: float, started: Callable[[str], None]) -> None:
     config = uvicorn.Config(
         app,
         host=host,
@@ -263,8 +290,7 @@ def serve(services: Services, *, host: str, port: int, drain_s: float = 2.0, sta
         timeout_keep_alive=30,
         lifespan="off",
     )
-    server = _Announcing(config, app, drain_s, started)
-    server.run()
+    _Announcing(config, app, drain_s, started).run()
 
 
 class _Announcing(Server):
