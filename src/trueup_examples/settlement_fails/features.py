@@ -87,9 +87,7 @@ class History:
             "market_log_value": np.full(n, np.log1p(market.sum())),
             "market_large_share": np.full(n, (market > LARGE).mean() if len(market) else 0.0),
             "weekday": np.full(n, float((int(day.astype("datetime64[D]").astype(np.int64)) + 3) % 7)),
-            **{
-                name: flags[:, i] for i, name in enumerate(("is_cins", "is_fund", "is_warrant_or_unit", "is_adr"))
-            },
+            **{name: flags[:, i] for i, name in enumerate(("is_cins", "is_fund", "is_warrant_or_unit", "is_adr"))},
         }
 
     def _column(self, cusip: str, description: str) -> int:

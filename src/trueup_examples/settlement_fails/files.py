@@ -52,7 +52,9 @@ def list_files(folder: Path) -> list[tuple[date, Path]]:
         if match:
             found.setdefault(publication_day(int(match[1]), int(match[2]), match[3]), path)
     if not found:
-        raise InvalidFile("the folder holds no cnsfails files", next_step="name a folder with cnsfailsYYYYMMa.txt files")
+        raise InvalidFile(
+            "the folder holds no cnsfails files", next_step="name a folder with cnsfailsYYYYMMa.txt files"
+        )
     return sorted(found.items())
 
 

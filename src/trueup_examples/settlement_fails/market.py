@@ -68,9 +68,7 @@ def cusip(number: int) -> str:
     return f"{issue}{(10 - total % 10) % 10}"
 
 
-def _simulate(
-    market: Market, rng: np.random.Generator, days: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _simulate(market: Market, rng: np.random.Generator, days: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Quantities (days x securities, 0 for none) and prices."""
     n = market.securities
     level = rng.normal(-0.6, 1.6, n)  # some fail nearly always, most rarely
