@@ -68,8 +68,7 @@ class Services:
 def open_services(settings: Settings) -> Services:
     """Starts or finds the database, brings it up to date, and wires the rooms. Raises LedgerUnavailable."""
     telemetry.configure(settings.log_level, as_json=settings.log_json)
-    embedded = None if settings.database_url else EmbeddedPostgres(settings.data_dir)
-    urls = embedded.start() if embedded else _external(settings)
+    urls, embedded = open_database(settings)
     try:
         migrating.migrate(urls.owner)
     except TrueupError:
@@ -77,6 +76,12 @@ def open_services(settings: Settings) -> Services:
             embedded.stop()
         raise
     return wired(settings, urls, embedded)
+
+
+def open_database(settings: Settings) -> tuple[Urls, EmbeddedPostgres | None]:
+    """Starts or finds the database and leaves it as it is; whoever calls stops the embedded one."""
+    embedded = None if settings.database_url else EmbeddedPostgres(settings.data_dir)
+    return (embedded.start() if embedded else _external(settings)), embedded
 
 
 def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = None) -> Services:

@@ -1,0 +1,244 @@
+"""`trueup score` and `trueup outcomes`: files in, answers and receipts out."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from trueup.doors.cli.errors import BAD_INPUT
+from trueup.doors.cli.output import JsonOption, json_line, print_json, say
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from trueup.doors.cli.files import Format, Source
+    from trueup.doors.python import Scores, Trueup
+
+_COLUMNS = ("row", "prediction_id", "status", "score", "decision", "expected_cost", "refused", "detail")
+
+
+class InputFormat(StrEnum):
+    """The formats of :class:`trueup.doors.cli.files.Format`, repeated here so that help loads nothing."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+    JSONL = "jsonl"
+
+
+class AnswerFormat(StrEnum):
+    """How answers are written."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+FormatOption = Annotated[InputFormat | None, typer.Option("--format", help="The file's format, if its suffix lies.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command(
+        epilog="Examples:  trueup score day.csv --deployment fails --out answers.jsonl;  "
+        "cat day.jsonl | trueup score - --format jsonl --deployment fails"
+    )(score)
+    app.command(epilog="Example:  trueup outcomes outcomes.csv --contract settlement_fails")(outcomes)
+
+
+def score(
+    file: Annotated[str, typer.Argument(help="CSV, Parquet or JSON lines; `-` for standard input.")],
+    deployment: Annotated[str, typer.Option("--deployment", "-d", help="Which deployment answers.")],
+    file_format: FormatOption = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="A name for the data that stays the same when it is scored again; the file's SHA-256 unless "
+                     "given. Under one name nothing is booked twice."),
+    ] = None,
+    event_time: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z"], help="When it happened, in UTC unless it has a zone; "
+                     "for contracts that name no field for it."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where answers go; else standard output.")] = None,
+    out_format: Annotated[AnswerFormat, typer.Option(help="How answers are written.")] = AnswerFormat.JSONL,
+) -> None:  # fmt: skip
+    """Score and book every row of a file. Running it again changes nothing and gives the same answers.
+
+    Exits with 3 when any row was refused; the others are booked and answered all the same.
+    """
+    import trueup
+    from trueup.doors.cli import files
+    from trueup.doors.cli.settings import read_settings
+
+    totals = _Totals()
+    with (
+        files.opened(file, _format(file_format)) as source,
+        trueup.connect(read_settings()) as up,
+        _answers(out, out_format) as write,
+        _progress(source) as tick,
+    ):
+        name = dataset or f"sha256:{source.digest}"
+        for start, scores in _scored(up, deployment, source, name, event_time):
+            for document in _documents(scores, start):
+                write(document)
+            totals.add(scores)
+            tick()
+    say(f"{totals.rows} rows: {totals.new} booked, {totals.repeated} booked before, {totals.refused} refused")
+    if totals.refused:
+        say("next: the refused rows are in the answers and in the view `refusals`, each with its reason")
+        raise typer.Exit(BAD_INPUT)
+
+
+def outcomes(
+    file: Annotated[str, typer.Argument(help="CSV, Parquet or JSON lines; `-` for standard input.")],
+    contract: Annotated[str, typer.Option("--contract", "-c", help="The contract whose label these are.")],
+    source: Annotated[str | None, typer.Option(help="Where they come from; the file's name unless given.")] = None,
+    file_format: FormatOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Record real outcomes: the business-key columns, event_day, value and, optionally, observed_at.
+
+    The whole file is checked first; if any row is wrong, none is recorded. Recording again changes nothing.
+    """
+    import trueup
+    from trueup.doors.cli import files
+    from trueup.doors.cli.settings import read_settings
+    from trueup.outcomes.decoding import outcome_contract
+
+    with files.opened(file, _format(file_format)) as opened, trueup.connect(read_settings()) as up:
+        limits = up.services.settings.limits
+        rows_like = outcome_contract(up.contract(contract))
+        _check_all(opened, rows_like, limits)
+        receipts = [
+            up.outcomes(contract, chunk.data, source=source or opened.name)
+            for chunk in opened.chunks(rows_like, limits)
+        ]
+    total = {name: sum(getattr(r, name) for r in receipts) for name in ("first", "revised", "unchanged")}
+    if as_json:
+        print_json(total)
+    else:
+        say(f"{total['first']} first outcomes, {total['revised']} revised, {total['unchanged']} known already")
+
+
+def _format(wanted: InputFormat | None) -> Format | None:
+    from trueup.doors.cli.files import Format
+
+    return None if wanted is None else Format(wanted.value)
+
+
+def _scored(
+    up: Trueup, deployment: str, source: Source, dataset: str, event_time: datetime | None
+) -> Iterator[tuple[int, Scores]]:
+    """Scores chunk by chunk, each committed before the next is read; with the first row's number."""
+    import numpy as np
+
+    from trueup.domain.batch import Channel
+    from trueup.errors import InvalidQuery
+
+    limits = up.services.settings.limits
+    contract = up.services.scoring.resolve(deployment).contract
+    if event_time is not None and contract.event_time:
+        raise InvalidQuery(
+            f"the contract takes the event time from the field {contract.event_time}",
+            next_step="leave out --event-time",
+        )
+    for chunk in source.chunks(contract, limits):
+        keys = [str(row) for row in range(chunk.start, chunk.start + chunk.rows)]
+        when = None if event_time is None else np.full(chunk.rows, _utc(event_time), "datetime64[us]")
+        yield (
+            chunk.start,
+            up.score(deployment, chunk.data, dataset=dataset, keys=keys, event_time=when, channel=Channel.BATCH),
+        )
+
+
+def _utc(moment: datetime) -> datetime:
+    from datetime import UTC
+
+    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+
+
+class _Totals:
+    def __init__(self) -> None:
+        self.rows = self.new = self.repeated = self.refused = 0
+
+    def add(self, scores: Scores) -> None:
+        self.rows += len(scores)
+        self.new += scores.new
+        self.repeated += scores.repeated
+        self.refused += len(scores.refused)
+
+
+def _documents(scores: Scores, start: int) -> Iterator[dict[str, Any]]:
+    """One document a row, in order; a refused row has its reason instead of an answer."""
+    refused = {row: (str(reason), detail) for row, reason, detail in scores.refused}
+    for i, answer in enumerate(scores.rows()):
+        if i in refused:
+            yield {"row": start + i, "refused": refused[i][0], "detail": refused[i][1]}
+        else:
+            yield {"row": start + i, **answer}
+
+
+@contextmanager
+def _answers(out: Path | None, kind: AnswerFormat) -> Iterator[Any]:
+    """A function that writes one document. Raises InvalidFile when the file cannot be written."""
+    if out is None:
+        yield _writer(sys.stdout, kind)
+        return
+    from trueup.errors import InvalidFile
+
+    try:
+        file = out.open("w", encoding="utf-8", newline="")
+    except OSError:
+        raise InvalidFile(f"{out.name} cannot be written", next_step="name another file with --out") from None
+    with file:
+        yield _writer(file, kind)
+
+
+def _writer(file: TextIO, kind: AnswerFormat) -> Any:
+    if kind is AnswerFormat.JSONL:
+        return lambda document: file.write(json_line(document) + "\n")
+    table = csv.DictWriter(file, _COLUMNS, restval="", extrasaction="ignore")
+    table.writeheader()
+    return table.writerow
+
+
+@contextmanager
+def _progress(source: Source) -> Iterator[Any]:
+    """A function to call after each chunk; the bar is on standard error and only at a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    bar: Progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with bar:
+        task = bar.add_task("scoring", total=source.size)
+        yield lambda: bar.update(task, completed=source.done())
+
+
+def _check_all(source: Source, contract: Any, limits: Any) -> None:
+    """Decodes the whole file once. Raises InstanceErrors when any row is wrong."""
+    from dataclasses import replace
+
+    from trueup.contracts.decoding import Decoder
+    from trueup.domain.contract import FieldError
+    from trueup.doors.python import decode
+    from trueup.errors import InstanceErrors
+
+    decoder = Decoder(contract, limits)
+    errors: list[FieldError] = []
+    total = 0
+    for chunk in source.chunks(contract, limits):
+        decoded = decode(decoder, chunk.data)
+        total += decoded.errors_total
+        if len(errors) < limits.field_errors:
+            errors.extend(replace(e, row=e.row + chunk.start) for e in decoded.errors)
+    if total:
+        raise InstanceErrors(tuple(errors[: limits.field_errors]), total)
