@@ -1,0 +1,64 @@
+# Everything a newcomer needs. `make` alone lists it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?=
+TRAIN_UNTIL ?=
+OUT ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint unit bench lock clean
+
+help: ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.demo ## train, deploy, replay and true up settlement fails (DATA=FOLDER TRAIN_UNTIL=YYYY-MM-DD OUT=FILE.json)
+	$(BIN)/trueup demo $(if $(DATA),--data $(DATA)) $(if $(TRAIN_UNTIL),--train-until $(TRAIN_UNTIL)) $(if $(OUT),--out $(OUT))
+
+test: $(VENV)/.dev lint ## lint, types, import contracts, and the whole test suite
+	@echo "== tests: unit, contract, integration, acceptance"
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev ## style, types, directions of imports
+	@echo "== style"
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	@echo "== types"
+	$(BIN)/mypy
+	@echo "== directions of imports"
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.dev ## the quick tests only
+	$(BIN)/python -m pytest tests/unit
+
+bench: $(VENV)/.dev ## measure decoding and booking against their limits
+	$(BIN)/python benchmarks/decode.py
+	$(BIN)/python benchmarks/booking.py
+
+lock: $(VENV)/.dev ## resolve the dependencies anew, with hashes
+	$(BIN)/uv pip compile pyproject.toml --extra demo --group editable --python-version 3.11 --universal --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate -o requirements/demo.txt
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --python-version 3.11 --universal \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/dev.txt
+
+clean: ## remove what the commands above made here (not the data of trueup)
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/.made:
+	@echo "== a virtual environment in $(VENV)"
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later with venv is needed (Debian: apt install python3-venv), or name one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.made requirements/demo.txt pyproject.toml
+	@test -f $(VENV)/.dev || { echo "== installing what the demonstration needs (once)"; \
+		$(BIN)/python -m pip install --quiet --require-hashes -r requirements/demo.txt && \
+		$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable . ; }
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made requirements/dev.txt pyproject.toml
+	@echo "== installing what development needs (once)"
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
