@@ -68,10 +68,7 @@ def infer(
     from trueup.contracts import inferring
     from trueup.contracts.reading import contract_to_json, dump_contract
 
-    if model.endswith(".onnx"):
-        found = inferring.infer_from_onnx(Path(model))
-    else:
-        found = inferring.infer_from_mlflow(model)
+    found = inferring.infer_from_onnx(Path(model)) if model.endswith(".onnx") else inferring.infer_from_mlflow(model)
     if as_json:
         print_json(contract_to_json(found))
     else:

@@ -44,7 +44,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], *, columns: Iterable[str], ti
     wanted = list(columns)
     table = Table(title=title or None, title_justify="left", header_style="bold")
     for name in wanted:
-        table.add_column(name.replace("_", " "), overflow="fold")
+        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=name.endswith("_id"))
     for row in rows:
         table.add_row(*(cell(row.get(name)) for name in wanted))
     console = Console()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import NoReturn
 
 import typer
@@ -45,6 +46,8 @@ def application() -> typer.Typer:
 
 def main() -> NoReturn:
     """Runs one command and exits with its code; an error is one line and a next step."""
+    if not debugging() and not sys.warnoptions:
+        warnings.simplefilter("ignore")  # a library's warnings are for its callers' authors
     sys.exit(_run())
 
 
