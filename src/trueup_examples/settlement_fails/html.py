@@ -60,7 +60,8 @@ def _calibration(bins: list[dict[str, Any]]) -> str:
     side = 320
     points = "".join(
         f"<circle cx={30 + b['predicted'] * (side - 50):.1f} cy={side - 30 - b['happened'] * (side - 50):.1f} r=5 "
-        f"fill='#1769aa'><title>said {b['predicted']:.2f}, happened {b['happened']:.2f}, {b['rows']:,} rows</title></circle>"
+        f"fill='#1769aa'><title>said {b['predicted']:.2f}, happened {b['happened']:.2f}, "
+        f"{b['rows']:,} rows</title></circle>"
         for b in bins
     )
     line = f"<line x1=30 y1={side - 30} x2={side - 20} y2=20 stroke='#8a97a3' stroke-dasharray='4 4' />"

@@ -66,7 +66,7 @@ class Screen:
         self._result.print(
             "\nLook next at:\n"
             f"  trueup show {overall['example']}\n"
-            "  trueup db psql            # then: SELECT * FROM settlement_fails_v1 LIMIT 5;\n"
+            "  trueup db psql            # then, for example: TABLE settlement_fails_v1 LIMIT 5;\n"
             "  trueup up                 # the API, with its documentation at /docs\n"
             f"  {target}",
             soft_wrap=True,

@@ -45,7 +45,7 @@ def contract() -> trueup.Contract:
 class Examples:
     """Rows with a known outcome, collected while files are published."""
 
-    matrices: list[Floats] = field(default_factory=list)
+    matrices: list[NDArray[np.float32]] = field(default_factory=list)
     labels: list[NDArray[np.bool_]] = field(default_factory=list)
 
     def add(self, columns: dict[str, Any], outcome: Floats) -> None:
@@ -76,7 +76,7 @@ def train(examples: Examples, store: Path) -> tuple[Any, dict[str, str]]:
     cores = min(2, os.cpu_count() or 1)
     data = xgboost.QuantileDMatrix(matrix, label, max_bin=PARAMETERS["max_bin"], nthread=cores)
     booster = xgboost.train({**PARAMETERS, "nthread": cores}, data, ROUNDS)
-    _log_to_mlflow(booster, matrix, label, store)
+    _log_to_mlflow(booster, label, store)
     return booster, {name: v for name in ("xgboost-cpu", "xgboost", "numpy") if (v := _version(name))}
 
 
@@ -87,7 +87,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _log_to_mlflow(booster: Any, matrix: NDArray[np.float32], label: NDArray[np.bool_], store: Path) -> None:
+def _log_to_mlflow(booster: Any, label: NDArray[np.bool_], store: Path) -> None:
     """Logs run, parameters and model to a local MLflow store, where MLflow is installed."""
     try:
         with warnings.catch_warnings():

@@ -1,0 +1,68 @@
+"""The real PostgreSQL for every test that needs one: ours, started once a session."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+import trueup
+from trueup.bootstrap import wired
+from trueup.ledger import migrating
+from trueup.ledger.embedded import EmbeddedPostgres
+from trueup.ledger.urls import Urls
+
+_NUMBER = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """A running server of the session's own."""
+    postgres = EmbeddedPostgres(tmp_path_factory.mktemp("pg"))
+    postgres.start("template_trueup")
+    yield postgres
+    postgres.stop()
+
+
+@pytest.fixture(scope="session")
+def template(server: EmbeddedPostgres) -> str:
+    """A migrated database that others are copied from."""
+    migrating.migrate(server.urls("template_trueup").owner)
+    return "template_trueup"
+
+
+@pytest.fixture
+def empty_database(server: EmbeddedPostgres) -> Urls:
+    """A database without anything in it."""
+    return _create(server, "template0")
+
+
+@pytest.fixture
+def fresh_database(server: EmbeddedPostgres, template: str) -> Urls:
+    """A migrated database of the test's own."""
+    return _create(server, template)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> trueup.Settings:
+    """Settings with a data directory of the test's own."""
+    return trueup.Settings(data_dir=tmp_path / "data")
+
+
+@pytest.fixture
+def up(fresh_database: Urls, settings: trueup.Settings) -> Iterator[trueup.Trueup]:
+    """trueup on a fresh database."""
+    with trueup.Trueup(wired(settings, fresh_database)) as opened:
+        yield opened
+
+
+def _create(server: EmbeddedPostgres, template: str) -> Urls:
+    name = f"test_{next(_NUMBER)}"
+    with psycopg.connect(server.urls("postgres").owner, autocommit=True) as connection:
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+    return server.urls(name)

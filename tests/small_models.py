@@ -1,0 +1,31 @@
+"""Arithmetic that stands for models, where a test is about something else."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trueup.domain.batch import Columns
+
+
+def share_of_a_million(columns: Columns) -> np.ndarray:
+    """Probability that grows with the amount: amount / 1,000,000, at most 1."""
+    return np.clip(columns.numeric("amount") / 1e6, 0, 1)
+
+
+def always_half(columns: Columns) -> np.ndarray:
+    """0.5 for everything."""
+    return np.full(len(columns), 0.5)
+
+
+def broken(columns: Columns) -> np.ndarray:
+    """Passes the check at deployment (1,024 rows) and then fails, with a value in its message."""
+    if len(columns) == 1_024:
+        return always_half(columns)
+    raise ValueError(f"secret {columns.floats[0, 0]}")
+
+
+def wrong_shape(columns: Columns) -> np.ndarray:
+    """Passes the check at deployment and then answers for one row too many."""
+    if len(columns) == 1_024:
+        return always_half(columns)
+    return np.zeros(len(columns) + 1)
