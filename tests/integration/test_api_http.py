@@ -32,6 +32,7 @@ output: {kind: probability}
 label: {name: failed, type: bool, join_key: [account], horizon: {days: 2}}
 decision: {threshold: 0.5}
 """
+DEEP = b"[" * 100_000 + b"]" * 100_000
 ROW = {"account": "007", "amount": 250000.0, "trades": 3}
 
 
@@ -115,7 +116,8 @@ class TestScoring:
         assert len({door.score({"instance": ROW}).json()["prediction_id"] for _ in range(2)}) == 2
 
     def test_numbers_reach_the_ledger_exactly(self, door: Door) -> None:
-        body = b'{"instance": {"account": "007", "amount": 0.1, "trades": 9007199254740993, "fee": 12345678901234567890123.4567}}'
+        row = b'{"account": "007", "amount": 0.1, "trades": 9007199254740993, "fee": 12345678901234567890123.4567}'
+        body = b'{"instance": ' + row + b"}"
         found = door.call("GET", f"/v1/predictions/{door.score(body).json()['prediction_id']}").json()
         assert found["fields"] == {
             "account": "007",
@@ -168,8 +170,9 @@ class TestScoring:
             b"", b"{", b"[]", b"null", b'{"instance": {}, "instances": []}', b"{}", b'{"instance": {}, "keys": ["a"]}',
             b'{"instances": [], "key": "a"}', b'{"instances": [{}], "keys": []}', b'{"instances": {"a": [1]}}',
             b'{"instances": [1]}', b'{"instance": {}, "key": ""}', b'{"instance": {}, "key": "a\\u0000"}',
-            b'{"instance": {}, "key": 7}', b'{"instance": {}, "hush": 1}', b'{"instance": {}, "event_time": "2026-11-20T10:00:00"}',
-            b'{"instance": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", b'{"instances": [{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}]}",
+            b'{"instance": {}, "key": 7}', b'{"instance": {}, "hush": 1}',
+            b'{"instance": {}, "event_time": "2026-11-20T10:00:00"}',
+            b'{"instance": ' + DEEP + b"}", b'{"instances": [{"a":' + DEEP + b"}]}",
             b'\xff\xfe{"instance": {}}', b'{"instance": {}, "event_time": "0001-01-01T00:00:00+10:00"}',
         ],
     )  # fmt: skip

@@ -186,10 +186,10 @@ class Scores:
     """Answers in the order of the rows that were given; what was refused has no answer.
 
     ``score`` float64 (n,), ``decision`` and ``status`` object (n,), ``booked`` int8 (n,) of
-    Booked (-1 where refused), ``ids`` (n,) of UUID or None.
+    Booked (-1 where refused), ``id_bytes`` uint8 (n, 16).
     """
 
-    ids: list[UUID | None]
+    id_bytes: NDArray[np.uint8]
     score: NDArray[np.float64]
     decision: NDArray[np.object_]
     status: NDArray[np.object_]
@@ -198,7 +198,13 @@ class Scores:
     refused: list[tuple[int, RefusalReason, str]]
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.score)
+
+    @property
+    def ids(self) -> list[UUID | None]:
+        """Prediction ids, None where refused."""
+        pairs = zip(self.id_bytes, self.booked.tolist(), strict=True)
+        return [None if how < 0 else UUID(bytes=one.tobytes()) for one, how in pairs]
 
     @property
     def new(self) -> int:
@@ -215,7 +221,7 @@ class Scores:
         """The answers of several batches, one after another."""
         offsets = np.cumsum([0] + [r.received for r in responses])
         return cls(
-            ids=[i for r in responses for i in r.ids()],
+            id_bytes=np.concatenate([r.id_bytes() for r in responses]),
             score=np.concatenate([r.aligned(r.receipt.answers.score, np.nan) for r in responses]),
             decision=np.concatenate([r.aligned(r.receipt.answers.decision, None) for r in responses]),
             status=np.concatenate([r.aligned(r.receipt.answers.status, None) for r in responses]),

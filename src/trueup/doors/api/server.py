@@ -78,9 +78,10 @@ def _guard(keys: ApiKeys, work: Work) -> Guard:
 
     def allowed(permission: Permission) -> Any:
         async def caller(
+            request: Request,
             bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
             header: Annotated[str | None, Security(_header)],
-        ) -> ApiKey:
+        ) -> None:
             text = bearer.credentials if bearer is not None else header
             if not text:
                 raise Unauthenticated(
@@ -88,7 +89,7 @@ def _guard(keys: ApiKeys, work: Work) -> Guard:
                 )
             key = await work.run(lambda: keys.authenticate(text))
             key.require(permission)
-            return key
+            request.state.caller = key
 
         return Depends(caller)
 
@@ -168,12 +169,14 @@ def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard) -
         "/v1/deployments",
         tags=["deployments"],
         status_code=201,
+        dependencies=[allowed(Permission.DEPLOY)],
         responses=_ERRORS,
         openapi_extra=schemas.request_body(schemas.DEPLOY_SCHEMA, schemas.DEPLOY_EXAMPLES),
     )
-    async def deploy(request: Request, caller: Annotated[ApiKey, allowed(Permission.DEPLOY)]) -> Response:
+    async def deploy(request: Request) -> Response:
         """Makes a version of a model answer under a name. Its files must lie in the server's store."""
         body = await work.body(request)
+        caller: ApiKey = request.state.caller
         return await work.run(lambda: handlers.deploy(services, body, caller))
 
 
