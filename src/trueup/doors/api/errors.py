@@ -60,7 +60,8 @@ def answer(error: errors.TrueupError) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if status == 503:
         headers["Retry-After"] = RETRY_AFTER_S
-    return shaped(status, code, error.message, error.next_step, fields=fields, headers=headers)
+    step = error.next_step or ("try again after a moment" if status == 503 else "see /docs")
+    return shaped(status, code, error.message, step, fields=fields, headers=headers)
 
 
 def shaped(

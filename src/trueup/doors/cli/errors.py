@@ -22,6 +22,16 @@ EXIT_CODES: dict[type[errors.TrueupError], int] = {
     errors.Unavailable: UNAVAILABLE,
     errors.MissingExtra: MISSING_EXTRA,
 }
+# For errors that name no step of their own.
+_NEXT_STEP = {
+    FAILURE: "run `trueup doctor`",
+    BAD_INPUT: "mend the input; the command's --help shows an example",
+    NOT_FOUND: "check the name",
+    CONFLICT: "choose another name or version",
+    FORBIDDEN: "ask for a key of a higher role",
+    UNAVAILABLE: "try again; `trueup doctor` tells more",
+    MISSING_EXTRA: "install the extra",
+}
 SHOWN_FIELD_ERRORS = 20
 
 
@@ -38,9 +48,9 @@ def show(error: errors.TrueupError) -> int:
             typer.echo(f"  row {e.row}, field {e.field or '?'}: {e.code}, expected {e.expected}", err=True)
         if error.total > SHOWN_FIELD_ERRORS:
             typer.echo(f"  and {error.total - SHOWN_FIELD_ERRORS} more", err=True)
-    if error.next_step:
-        typer.echo(f"next:  {error.next_step}", err=True)
-    return exit_code(error)
+    code = exit_code(error)
+    typer.echo(f"next:  {error.next_step or _NEXT_STEP[code]}", err=True)
+    return code
 
 
 def show_unexpected(error: Exception) -> int:
