@@ -15,6 +15,7 @@ from trueup.ports import Scorer
 ROWS = 1_024
 SIZES = (1, 8, 64, 512, ROWS)
 ROUNDS = 5
+ALONE = 16  # instances that are also scored alone
 
 
 class SwitchingScorer:
@@ -42,13 +43,16 @@ class SwitchingScorer:
 
 
 def compare(version: ModelVersion, scorers: list[Scorer], serving: Serving) -> tuple[Parity, ...]:
-    """Compares every further runtime with the first. Raises ParityError beyond the allowed difference.
+    """Compares every further runtime with the first, and one instance alone with it in a batch.
+
+    Raises ParityError beyond what the deployment's grade allows.
 
     Under the grade ``bitwise`` a runtime that differs at all is kept for its explanations
     only (``switch_at`` 0: never): one instance must have one score at any batch size.
     """
     sample = sample_columns(version.contract, ROWS)
     reference = scorers[0].score(sample)
+    _same_alone(scorers[0], sample, reference, serving)
     found = []
     for artifact, scorer in zip(version.artifacts[1:], scorers[1:], strict=True):
         scores = scorer.score(sample)
@@ -67,6 +71,21 @@ def compare(version: ModelVersion, scorers: list[Scorer], serving: Serving) -> t
         switch_at = _switch_at(scorers[0], scorer, sample) if may_switch else 0
         found.append(Parity(version.artifacts[0].runtime, artifact.runtime, ROWS, difference, switch_at))
     return tuple(found)
+
+
+def _same_alone(scorer: Scorer, sample: Columns, together: Floats, serving: Serving) -> None:
+    """Linear algebra libraries add in another order for one row than for many."""
+    if serving.replay_grade is ReplayGrade.RECORD_ONLY or len(together) != len(sample):
+        return
+    allowed = serving.tolerance if serving.replay_grade is ReplayGrade.TOLERANCE else 0.0
+    for row in range(0, ROWS, ROWS // ALONE):
+        alone = scorer.score(sample.take(np.array([row])))
+        difference = float(np.abs(alone - together[row : row + 1]).max())
+        if difference > allowed:
+            raise ParityError(
+                f"an instance scored alone differs by {difference:.1g} from the same one in a batch",
+                next_step="deploy with replay_grade='tolerance' and a tolerance, or with another runtime",
+            )
 
 
 def sample_columns(contract: Contract, rows: int) -> Columns:

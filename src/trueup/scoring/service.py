@@ -107,13 +107,16 @@ class Response:
             out[self.rows[answered]] = values[answered]
         return out
 
-    def ids(self) -> list[UUID | None]:
-        """Prediction ids over all received rows."""
-        out: list[UUID | None] = [None] * self.received
-        for row, one, how in zip(self.rows.tolist(), self.receipt.ids, self.receipt.booked.tolist(), strict=True):
-            if how != Booked.CONFLICT:
-                out[row] = UUID(bytes=one.tobytes())
+    def id_bytes(self) -> NDArray[np.uint8]:
+        """Prediction ids (received, 16) uint8; zeros where refused."""
+        out = np.zeros((self.received, 16), np.uint8)
+        answered = self.receipt.booked != Booked.CONFLICT
+        out[self.rows[answered]] = self.receipt.ids[answered]
         return out
+
+    def ids(self) -> list[UUID | None]:
+        """Prediction ids over all received rows, None where refused."""
+        return [UUID(bytes=one.tobytes()) if one.any() else None for one in self.id_bytes()]
 
 
 class Scoring:

@@ -72,8 +72,11 @@ class History:
         rows = everyone if members is None else members
         value = self._window(self._value, place)
         market = value[-1, everyone]
+        # numpy adds a single column pairwise and several ones row by row: two columns at the least
+        # make a security's features the same alone as among all, to the last bit.
+        wide = np.concatenate([rows, rows]) if len(rows) == 1 else rows
         part = _Part(
-            value[:, rows], self._window(self._quantity, place)[:, rows], self._window(self._price, place)[:, rows]
+            value[:, wide], self._window(self._quantity, place)[:, wide], self._window(self._price, place)[:, wide]
         )
         flags = np.array([self._flags[i] for i in rows.tolist()], bool).reshape(len(rows), 4)
         n = len(rows)
@@ -82,8 +85,8 @@ class History:
             "cusip": np.array([self.cusips[i] for i in rows.tolist()], object),
             "settlement_date": np.full(n, day, "datetime64[D]"),
             "symbol": np.array([self._symbol[i] for i in rows.tolist()], object),
-            "last_value": part.value[-1].copy(),
-            **_measures(part),
+            "last_value": part.value[-1, :n].copy(),
+            **{name: measure[:n] for name, measure in _measures(part).items()},
             "market_log_value": np.full(n, np.log1p(market.sum())),
             "market_large_share": np.full(n, (market > LARGE).mean() if len(market) else 0.0),
             "weekday": np.full(n, float((int(day.astype("datetime64[D]").astype(np.int64)) + 3) % 7)),
@@ -142,10 +145,10 @@ def _measures(part: _Part) -> dict[str, Floats]:
         "log_value_max_60": log.max(axis=0, initial=0.0),
         "log_value_median_20": np.sort(log20, axis=0)[len(log20) // 2],
         "log_value_std_20": log20.std(axis=0),
-        "log_value_week": week @ log,
-        "log_value_month": month @ log,
-        "large_week": week @ large,
-        "large_month": month @ large,
+        "log_value_week": _weighted(week, log),
+        "log_value_month": _weighted(month, log),
+        "large_week": _weighted(week, large),
+        "large_month": _weighted(month, large),
         "failing_share_5": failing[-5:].mean(axis=0),
         "failing_share_20": failing[-RECENT:].mean(axis=0),
         "failing_share_60": failing.mean(axis=0),
@@ -168,6 +171,12 @@ def _measures(part: _Part) -> dict[str, Floats]:
 
 def _back(log: Floats, back: int) -> Floats:
     return log[-1 - back].copy() if back < len(log) else np.zeros(log.shape[1])
+
+
+def _weighted(weights: Floats, values: NDArray[Any]) -> Floats:
+    """Weighted sum over the days. Not ``@``: BLAS adds in an order that depends on the width."""
+    total: Floats = (weights[:, None] * values).sum(axis=0)
+    return total
 
 
 def _weights(days: int, scale: float) -> Floats:

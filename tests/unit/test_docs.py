@@ -1,0 +1,46 @@
+"""The documentation is complete, and what it shows is true."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import trueup
+from trueup.settings import Limits, Settings
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tests/*.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_link_between_pages_resolves(page: Path):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), target
+
+
+def test_every_setting_is_documented_with_its_meaning():
+    text = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
+    for prefix, model in (("TRUEUP_", Settings), ("TRUEUP_LIMITS__", Limits)):
+        for name, field in model.model_fields.items():
+            if name != "limits":
+                assert f"`{prefix}{name.upper()}`" in text
+                assert (field.description or "no description") in text
+
+
+@pytest.mark.parametrize("page", ["docs/reference/contract.md", "docs/tutorials/first-prediction.md"])
+def test_documented_contracts_are_contracts(page: str):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
+        assert trueup.load_contract(block).name == "settlement"
+
+
+def test_the_bookings_steps_have_the_same_names_in_code_and_docs():
+    import trueup.ledger.postgres as module
+
+    code = re.findall(r"^(\d)\. \*(\w+)\*", module.__doc__ or "", re.MULTILINE)
+    docs = re.findall(r"^\| (\d) (\w+) \|", (ROOT / "docs/explanation/booking.md").read_text(), re.MULTILINE)
+    assert code == docs
+    assert len(code) == 5
