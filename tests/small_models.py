@@ -18,15 +18,15 @@ def always_half(columns: Columns) -> np.ndarray:
 
 
 def broken(columns: Columns) -> np.ndarray:
-    """Passes the check at deployment (1,024 rows) and then fails, with a value in its message."""
-    if len(columns) == 1_024:
+    """Passes the check at deployment and then fails, with a value in its message."""
+    if str(columns.texts[0, 0]).startswith("sample"):
         return always_half(columns)
     raise ValueError(f"secret {columns.floats[0, 0]}")
 
 
 def wrong_shape(columns: Columns) -> np.ndarray:
     """Passes the check at deployment and then answers for one row too many."""
-    if len(columns) == 1_024:
+    if str(columns.texts[0, 0]).startswith("sample"):
         return always_half(columns)
     return np.zeros(len(columns) + 1)
 

@@ -105,10 +105,12 @@ class Ledger(Protocol):
         Raises LedgerUnavailable: then nothing is booked."""
         ...
 
-    def claim_event_times(self, deployment_id: int, source: Source, moment: datetime) -> Days:
-        """Event times datetime64[us] (n,) for instances that came without one: ``moment``, or
-        the first moment ever claimed for the key (``request`` sources) or for the source
-        (all others), so that a retry after midnight finds its row. Raises LedgerUnavailable."""
+    def claim_event_times(self, deployment_id: int, source: Source, moments: Days) -> Days:
+        """The first event times datetime64[us] (n,) ever claimed for each key of a ``request``
+        source, or for the whole of any other source: ``moments`` where none was claimed before.
+
+        A retry on another day so finds its row. Raises LedgerUnavailable.
+        """
         ...
 
     def refuse(self, refusals: Refusals) -> int:

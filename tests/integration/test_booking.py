@@ -151,7 +151,7 @@ def test_a_request_without_event_time_finds_its_row_the_next_day(up: trueup.True
     up.deploy("trades", contract=contract, model=MODEL, version="1")
     ledger = up.services.ledger
     first = up.score("trades", [trade(1)], keys=["key-1"])
-    tomorrow = datetime(2031, 1, 1, tzinfo=UTC)
+    tomorrow = np.full(2, "2031-01-01", "datetime64[us]")
     deployment = up.services.registry.deployment("trades").deployment_id
     assert deployment is not None
     from trueup.domain.batch import Channel, Source
@@ -160,6 +160,26 @@ def test_a_request_without_event_time_finds_its_row_the_next_day(up: trueup.True
     assert times[0] < np.datetime64("2031-01-01")
     assert times[1] == np.datetime64("2031-01-01")
     assert up.score("trades", [trade(1)], keys=["key-1"]).ids == first.ids
+
+
+def test_one_key_is_one_row_whatever_day_its_retry_names(up: trueup.Trueup):
+    contract = CONTRACT.replace("event_time: trade_date\n", "")
+    up.deploy("trades", contract=contract, model=MODEL, version="1")
+    days = [np.array([day], "datetime64[us]") for day in ("2026-11-20", "2026-11-21")]
+    first, again = (up.score("trades", [trade(1)], keys=["a"], event_time=day) for day in days)
+    assert (first.new, again.repeated, first.ids == again.ids, count(up)) == (1, 1, True, 1)
+
+
+def test_one_key_with_another_trade_date_is_a_conflict(desk: trueup.Trueup):
+    desk.score("trades", [trade(1)], keys=["a"])
+    again = desk.score("trades", [trade(1, trade_date="2026-11-21")], keys=["a"])
+    assert [reason for _, reason, _ in again.refused] == [RefusalReason.CONFLICT]
+    assert count(desk) == 1
+
+
+def test_the_contracts_event_time_cannot_be_overridden(desk: trueup.Trueup):
+    with pytest.raises(InvalidQuery):
+        desk.score("trades", [trade(1)], event_time=np.array(["2026-11-20"], "datetime64[us]"))
 
 
 def test_an_event_out_of_bounds_is_refused_before_anything_is_made(desk: trueup.Trueup):

@@ -112,6 +112,11 @@ class Trueup:
         ``Scores.refused``. Raises NotFound, LedgerUnavailable.
         """
         resolved = self.services.scoring.resolve(deployment)
+        if event_time is not None and resolved.contract.event_time:
+            raise InvalidQuery(
+                f"the contract's field {resolved.contract.event_time} says when an event happened",
+                next_step="leave out event_time",
+            )
         total = row_count(data)
         source_name, all_keys = _identity(dataset, keys, total)
         step = self.services.settings.limits.batch_rows

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC
 from typing import Any
 from uuid import UUID
 
@@ -68,7 +68,7 @@ _REFUSE = """
 """
 _CLAIM = """
     INSERT INTO ledger.request_days (deployment_id, source, source_key, event_time)
-    SELECT %s, %s, key, %s FROM unnest(%s::text[]) AS key ON CONFLICT DO NOTHING
+    SELECT %s, %s, n.key, n.moment FROM unnest(%s::text[], %s::timestamptz[]) AS n(key, moment) ON CONFLICT DO NOTHING
 """
 _CLAIMED = """
     SELECT source_key, event_time FROM ledger.request_days
@@ -101,15 +101,20 @@ class PostgresLedger:
         took = (time.perf_counter_ns() - began) // 1000
         return Receipt(batch_id, ids[Role.CHAMPION], booked, answers, book_us=took)
 
-    def claim_event_times(self, deployment_id: int, source: Source, moment: datetime) -> NDArray[np.datetime64]:
+    def claim_event_times(
+        self, deployment_id: int, source: Source, moments: NDArray[np.datetime64]
+    ) -> NDArray[np.datetime64]:
         """The first moment claimed for each key of a request, or for the whole of another source."""
-        one_by_one = source.name == "request"
-        keys = sorted(set(source.keys)) if one_by_one else [""]
+        claims = dict(zip(source.keys, moments.astype("datetime64[us]").tolist(), strict=True))
+        if source.name != "request":
+            claims = {"": next(iter(claims.values()))}
+        keys = sorted(claims)  # two writers claim in one order, so they wait and do not deadlock
+        wanted = [claims[key].replace(tzinfo=UTC) for key in keys]
         with self._writer.transaction() as connection:
-            connection.execute(_CLAIM, (deployment_id, source.name, moment, keys))
+            connection.execute(_CLAIM, (deployment_id, source.name, keys, wanted))
             first = dict(connection.execute(_CLAIMED, (deployment_id, source.name, keys)).fetchall())
-        moments = [first[key if one_by_one else ""].replace(tzinfo=None) for key in source.keys]
-        return np.array(moments, "datetime64[us]")
+        found = [first[key if source.name == "request" else ""].replace(tzinfo=None) for key in source.keys]
+        return np.array(found, "datetime64[us]")
 
     def refuse(self, refusals: Refusals) -> int:
         """Books refusals in one commit; the same again adds nothing."""

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -250,8 +250,10 @@ class Scoring:
         deployment_id = resolved.deployment.deployment_id
         assert deployment_id is not None
         when = _event_time(columns) if event_time is None else event_time[rows].astype("datetime64[us]")
-        if when is None:
-            when = self._ledger.claim_event_times(deployment_id, source, received_at)
+        if when is None or source.name == "request":
+            # A caller's key stands for one event, whatever day its retry names.
+            now = np.full(len(columns), received_at.astimezone(UTC).replace(tzinfo=None), "datetime64[us]")
+            when = self._ledger.claim_event_times(deployment_id, source, now if when is None else when)
         contract_id = resolved.champion.version.contract_id
         assert contract_id is not None
         return self._ledger.book(
