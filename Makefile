@@ -17,7 +17,7 @@ demo: $(VENV)/.demo ## train, deploy, replay and true up settlement fails (DATA=
 
 test: $(VENV)/.dev lint ## lint, types, import contracts, and the whole test suite
 	@echo "== tests: unit, contract, integration, acceptance"
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/unit tests/contract tests/integration tests/acceptance
 
 lint: $(VENV)/.dev ## style, types, directions of imports
 	@echo "== style"

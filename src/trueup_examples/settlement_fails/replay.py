@@ -164,20 +164,3 @@ def _next_settlement_day(day: np.datetime64) -> np.datetime64:
     closed = holidays_of("us-settlement", year, year + 1)
     following: np.datetime64 = np.busday_offset(day.astype("datetime64[D]"), 1, roll="backward", holidays=closed)
     return following
-
-
-def main(up: trueup.Trueup, *, data: Path | None, train_until: date | None, out: Path | None, html: Path | None) -> int:
-    """Replays, reports, and says what to look at next. Returns the exit code."""
-    from trueup_examples.settlement_fails.market import Market, write_files
-    from trueup_examples.settlement_fails.screen import Screen
-
-    screen = Screen()
-    folder = data
-    if folder is None:
-        folder = up.services.settings.data_dir / "generated-fails"
-        screen.say("No DATA given: generating a market of 2,000 securities over six months.")
-        write_files(Market(), folder)
-    with screen.progress() as progress:
-        totals = Replay(up, folder, train_until, progress).run()
-    screen.report(up, totals, out=out, html=html)
-    return 0
