@@ -105,6 +105,14 @@ def test_one_identity_twice_in_a_batch_is_one_row(desk: trueup.Trueup):
     assert count(desk) == 1
 
 
+def test_of_two_rows_with_one_identity_each_is_compared_with_what_is_booked(desk: trueup.Trueup):
+    first = desk.score("trades", [trade(1)], keys=["a"])
+    both = desk.score("trades", [trade(1, amount=7.0), trade(1)], keys=["a", "a"])
+    assert both.booked.tolist() == [-1, Booked.REPEATED]
+    assert both.ids[1] == first.ids[0]
+    assert count(desk) == 1
+
+
 def test_overlapping_writers_leave_one_row_an_identity_and_agree(desk: trueup.Trueup):
     rows = [trade(i) for i in range(400)]
 

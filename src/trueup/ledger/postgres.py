@@ -17,6 +17,7 @@ shadows were committed together with its champion's.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
@@ -91,12 +92,13 @@ class PostgresLedger:
         ids = {s.role: prediction_ids(booking.deployment_id, s.role, booking.source.name, booking.source.keys)
                for s in booking.scored}  # fmt: skip
         booked = np.full(len(booking), Booked.NEW, np.int8)
-        first_of = _doubles(booking, booked)
+        later = _repeats(booking.source.keys)
+        booked[later] = Booked.REPEATED
         self._ensure_partitions(booking.event_time)
         batch_id, found = self._book_new(booking, ids, booked)
+        if later.size:
+            self._read_first(booking, ids[Role.CHAMPION], later, booked, found)
         answers = _with_first(booking.scored[0].answers, found)
-        if first_of:
-            answers = _copied(answers, first_of)
         self._refuse_conflicts(booking, booked)
         took = (time.perf_counter_ns() - began) // 1000
         return Receipt(batch_id, ids[Role.CHAMPION], booked, answers, book_us=took)
@@ -157,7 +159,7 @@ class PostgresLedger:
             try:
                 return self._copy(booking, ids, fresh), found
             except (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected):
-                self._yield_to(booking, ids[Role.CHAMPION], booked, found)
+                self._read_first(booking, ids[Role.CHAMPION], fresh, booked, found)
         raise LedgerUnavailable("other writers keep booking the same instances", next_step="try again")
 
     def _copy(self, booking: Booking, ids: dict[Role, NDArray[np.uint8]], fresh: NDArray[np.intp]) -> int:
@@ -175,23 +177,26 @@ class PostgresLedger:
                 copy.write(TRAILER)
         return batch_id
 
-    def _yield_to(
+    def _read_first(
         self,
         booking: Booking,
         ids: NDArray[np.uint8],
+        places: NDArray[np.intp],
         booked: NDArray[np.int8],
         found: dict[int, _First],
     ) -> None:
-        fresh = np.flatnonzero(booked == Booked.NEW)
-        row_of = {ids[i].tobytes(): int(i) for i in fresh}
-        days = np.unique(booking.event_time[fresh].astype("datetime64[D]")).tolist()
+        """Marks those of ``places`` that the ledger holds, and notes its answers."""
+        places_of: dict[bytes, list[int]] = {}
+        for place in places.tolist():
+            places_of.setdefault(ids[place].tobytes(), []).append(place)
+        days = np.unique(booking.event_time[places].astype("datetime64[D]")).tolist()
         with self._writer.transaction() as connection:
             cursor = connection.cursor(binary=True)
-            for row in cursor.execute(_FIRST, ([UUID(bytes=key) for key in row_of], days)):
-                place = row_of[row[0].bytes]
-                same = row[2] != booking.contract_id or bytes(row[1]) == booking.digests[place]
-                booked[place] = Booked.REPEATED if same else Booked.CONFLICT
-                found[place] = _First(*row[3:]) if same else _NOTHING
+            for row in cursor.execute(_FIRST, ([UUID(bytes=key) for key in places_of], days)):
+                for place in places_of[row[0].bytes]:
+                    same = row[2] != booking.contract_id or bytes(row[1]) == booking.digests[place]
+                    booked[place] = Booked.REPEATED if same else Booked.CONFLICT
+                    found[place] = _First(*row[3:]) if same else _NOTHING
 
     def _refuse_conflicts(self, booking: Booking, booked: NDArray[np.int8]) -> None:
         places = np.flatnonzero(booked == Booked.CONFLICT).tolist()
@@ -222,20 +227,10 @@ class _First:
 _NOTHING = _First(Status.SCORED, None, None, None, None, None)
 
 
-def _doubles(booking: Booking, booked: NDArray[np.int8]) -> dict[int, int]:
-    """Rows that repeat an identity within the batch, each with the first row of it."""
-    keys = booking.source.keys
-    if len(set(keys)) == len(keys):
-        return {}
+def _repeats(keys: Sequence[str]) -> NDArray[np.intp]:
+    """Rows whose identity an earlier row of the batch has."""
     first: dict[str, int] = {}
-    doubles: dict[int, int] = {}
-    for i, key in enumerate(keys):
-        at = first.setdefault(key, i)
-        if at != i:
-            same = booking.digests[at] == booking.digests[i]
-            booked[i] = Booked.REPEATED if same else Booked.CONFLICT
-            doubles[i] = at
-    return doubles
+    return np.array([i for i, key in enumerate(keys) if first.setdefault(key, i) != i], np.intp)
 
 
 def _with_first(answers: Answers, found: dict[int, _First]) -> Answers:
@@ -256,16 +251,6 @@ def _with_first(answers: Answers, found: dict[int, _First]) -> Answers:
         if outputs is not None and first.outputs is not None and len(first.outputs) == outputs.shape[1]:
             outputs[i] = first.outputs
     return Answers(status, score, outputs, classes, decision, cost, answers.reasons)
-
-
-def _copied(answers: Answers, first_of: dict[int, int]) -> Answers:
-    from trueup.ledger.rows import taken
-
-    rows = np.arange(len(answers))
-    for i, at in first_of.items():
-        rows[i] = at
-    copied: Answers = taken(answers, rows)
-    return copied
 
 
 def _refuse(connection: Connection, refusals: Refusals) -> int:
