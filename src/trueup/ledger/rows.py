@@ -34,6 +34,8 @@ _EPOCH_DAY = np.datetime64("2000-01-01", "D")
 _EPOCH = np.datetime64("2000-01-01T00:00:00", "us")
 _FLOAT8, _INT8, _TEXT, _INT4, _INT2, _FLOAT4 = 701, 20, 25, 23, 21, 700
 
+_LENGTHS = tuple(struct.pack(">i", n) for n in range(1024))  # most texts are short
+
 Matrix = NDArray[np.uint8]
 Piece = bytes | Matrix | list[bytes]  # same in every row | same length in every row | anything
 
@@ -142,7 +144,11 @@ def _value(data: bytes) -> bytes:
 
 def _cell(text: str) -> bytes:
     data = text.encode()
-    return struct.pack(">i", len(data)) + data
+    return _length(len(data)) + data
+
+
+def _length(n: int) -> bytes:
+    return _LENGTHS[n] if n < len(_LENGTHS) else struct.pack(">i", n)
 
 
 def _bytes_of(values: NDArray[Any]) -> Matrix:
@@ -214,12 +220,14 @@ def _text_arrays(texts: Objects) -> Piece:
     k = texts.shape[1]
     if not k:
         return _value(_array_head(0, _TEXT, 0))
-    rows = []
+    columns = [[NULL if v is None else _cell(v) for v in column] for column in texts.T.tolist()]
+    bodies = map(b"".join, zip(*columns, strict=True))
     plain, with_null = _array_head(1, _TEXT, k), _array_head(1, _TEXT, k, has_null=True)
-    for row in texts.tolist():
-        cells = b"".join([NULL if v is None else _cell(v) for v in row])
-        rows.append(struct.pack(">i", 20 + len(cells)) + (with_null if None in row else plain) + cells)
-    return rows
+    holes = (texts == None).any(axis=1).tolist()  # noqa: E711 - element by element
+    return [
+        _length(20 + len(body)) + (with_null if hole else plain) + body
+        for body, hole in zip(bodies, holes, strict=True)
+    ]
 
 
 def _reasons(reasons: Reasons | None) -> tuple[Piece, Piece]:
