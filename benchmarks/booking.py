@@ -20,7 +20,7 @@ from trueup.contracts.identity import business_keys, content_digests
 from trueup.domain.batch import Answers, Booking, Channel, Role, Scored, Source, Status
 from trueup.ledger.identity import prediction_ids
 from trueup.ledger.postgres import _COPY
-from trueup.ledger.rows import HEADER, TRAILER, packed
+from trueup.ledger.rows import framed, packed
 from trueup.settings import Limits, Settings
 
 FIELDS = "".join(f"  f{i}: float64\n" for i in range(30))
@@ -84,7 +84,7 @@ def main() -> None:
 
 def _bytes(booking: Booking) -> bytes:
     ids = prediction_ids(booking.deployment_id, Role.CHAMPION, booking.source.name, booking.source.keys)
-    return HEADER + packed(booking, booking.scored[0], ids, 1) + TRAILER
+    return b"".join(framed(packed(booking, booking.scored[0], ids, 1)))
 
 
 if __name__ == "__main__":

@@ -44,8 +44,14 @@ class Pool:
         Raises LedgerUnavailable when the database is away (then the commit's fate is unknown:
         the caller repeats with the same identity), InvalidQuery when it ran too long.
         """
+        with self.connection() as connection, connection.transaction():
+            yield connection
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A connection in autocommit mode, for what is one transaction by itself. Raises as ``transaction``."""
         try:
-            with self._pool.connection() as connection, connection.transaction():
+            with self._pool.connection() as connection:
                 yield connection
         except psycopg.errors.QueryCanceled:
             raise InvalidQuery(

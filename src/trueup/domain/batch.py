@@ -87,7 +87,7 @@ class Columns:
     def __len__(self) -> int:
         return int(self.floats.shape[0])
 
-    def take(self, rows: NDArray[np.intp] | Bools) -> Columns:
+    def take(self, rows: slice | NDArray[np.intp] | Bools) -> Columns:
         """The named rows, in the order given."""
         return Columns(
             self.contract,

@@ -4,8 +4,8 @@ Booking a batch, step by step (``docs/explanation/booking.md`` has the same numb
 
 1. *ids* are derived from the source; of instances with one identity the first counts.
 2. *partitions* of event days not seen before are made.
-3. *book*: the batch row and one binary COPY of all rows of all versions.
-4. *commit*. A stop before this leaves nothing, a stop after it leaves all.
+3. *book*: the batch row and one binary COPY of all rows of all versions, in one message.
+4. *commit*, where the COPY ends. A stop before this leaves nothing, a stop after it leaves all.
 5. *yield*, when an identity was there already (the COPY failed and rolled back): read
    the rows that are there; theirs is the first answer. Other content under the same
    contract is a conflict. What is left goes back to 3.
@@ -16,10 +16,12 @@ shadows were committed together with its champion's.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -40,18 +42,22 @@ from trueup.domain.batch import (
     Status,
 )
 from trueup.errors import InvalidQuery, LedgerUnavailable
+from trueup.ledger.copying import copy_rows
 from trueup.ledger.finding import Finder
 from trueup.ledger.identity import prediction_ids
-from trueup.ledger.rows import COLUMNS, HEADER, TRAILER, packed
+from trueup.ledger.rows import COLUMNS, framed, packed, part_of, taken
 from trueup.ports import PredictionFilter
 from trueup.postgres import Connection, Pool
 from trueup.settings import Limits
 
 _COPY = f"COPY ledger.predictions ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)"
 _BATCH = """
-    INSERT INTO ledger.batches (deployment_id, contract_id, channel, source, instances, predictions, received_at)
-    VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING batch_id
+    INSERT INTO ledger.batches
+        (batch_id, deployment_id, contract_id, channel, source, instances, predictions, received_at)
+    OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
 """
+_NUMBERS = "SELECT nextval('ledger.batches_batch_id_seq') FROM generate_series(1, %s)"
+_NUMBERS_AHEAD = 64  # fetched at once: a batch then needs no answer before its rows are packed
 _FIRST = """
     SELECT prediction_id, content_digest, contract_id, status, score, outputs, class, decision, expected_cost
     FROM ledger.predictions WHERE prediction_id = ANY(%s) AND event_day = ANY(%s)
@@ -85,6 +91,8 @@ class PostgresLedger:
         self._finder = Finder(reader, limits)
         self._limits = limits
         self._partitions: set[int] = set()
+        self._numbering = threading.Lock()
+        self._numbers: list[int] = []
 
     def book(self, booking: Booking) -> Receipt:
         """Books all rows in one commit (see the numbered steps above)."""
@@ -98,8 +106,10 @@ class PostgresLedger:
         batch_id, found = self._book_new(booking, ids, booked)
         if later.size:
             self._read_first(booking, ids[Role.CHAMPION], later, booked, found)
-        answers = _with_first(booking.scored[0].answers, found)
-        self._refuse_conflicts(booking, booked)
+        answers = booking.scored[0].answers
+        if found:
+            answers = _with_first(answers, found)
+            self._refuse_conflicts(booking, booked)
         took = (time.perf_counter_ns() - began) // 1000
         return Receipt(batch_id, ids[Role.CHAMPION], booked, answers, book_us=took)
 
@@ -134,8 +144,8 @@ class PostgresLedger:
         return self._finder.predictions(where)
 
     def _ensure_partitions(self, event_time: NDArray[np.datetime64]) -> None:
-        days = np.unique(event_time.astype("datetime64[D]"))
-        new = [int(day) for day in days.astype(np.int64) if int(day) not in self._partitions]
+        days = set(event_time.astype("datetime64[D]").astype(np.int64).tolist())
+        new = sorted(days - self._partitions)
         if not new:
             return
         today = int(np.datetime64("now", "D").astype(np.int64))
@@ -163,19 +173,27 @@ class PostgresLedger:
         raise LedgerUnavailable("other writers keep booking the same instances", next_step="try again")
 
     def _copy(self, booking: Booking, ids: dict[Role, NDArray[np.uint8]], fresh: NDArray[np.intp]) -> int:
-        rows = None if len(fresh) == len(booking) else fresh
-        total = len(fresh) * len(booking.scored)
-        about = (booking.deployment_id, booking.contract_id, str(booking.source.channel), booking.source.name)
-        with self._writer.transaction() as connection:
-            answer = connection.execute(_BATCH, (*about, len(fresh), total, booking.received_at)).fetchone()
-            assert answer is not None
-            batch_id = int(answer[0])
-            with connection.cursor().copy(_COPY) as copy:
-                copy.write(HEADER)
-                for scored in booking.scored:
-                    copy.write(packed(booking, scored, ids[scored.role], batch_id, rows))
-                copy.write(TRAILER)
+        scored = booking.scored
+        if len(fresh) < len(booking):
+            scored = [replace(s, answers=taken(s.answers, fresh)) for s in scored]
+            ids = {role: of_role[fresh] for role, of_role in ids.items()}
+            booking = part_of(booking, fresh)
+        batch_id = self._next_batch_id()
+        about = (batch_id, booking.deployment_id, booking.contract_id, str(booking.source.channel), booking.source.name)
+        batch = (_BATCH, (*about, len(fresh), len(fresh) * len(scored), booking.received_at))
+        rows = chain.from_iterable(packed(booking, s, ids[s.role], batch_id) for s in scored)
+        with self._writer.connection() as connection:
+            copy_rows(connection, [batch], _COPY, framed(rows))
         return batch_id
+
+    def _next_batch_id(self) -> int:
+        """A number nobody else has; the rest of a block is lost when the process ends."""
+        with self._numbering:
+            if not self._numbers:
+                with self._writer.transaction() as connection:
+                    fetched = connection.execute(_NUMBERS, (_NUMBERS_AHEAD,)).fetchall()
+                self._numbers = [int(row[0]) for row in reversed(fetched)]
+            return self._numbers.pop()
 
     def _read_first(
         self,
@@ -235,8 +253,6 @@ def _repeats(keys: Sequence[str]) -> NDArray[np.intp]:
 
 def _with_first(answers: Answers, found: dict[int, _First]) -> Answers:
     """The answers with the ledger's own in the rows it had already."""
-    if not found:
-        return answers
     n = len(answers)
     status, score = answers.status.copy(), answers.score.copy()
     decision = np.full(n, None, object) if answers.decision is None else answers.decision.copy()

@@ -1,23 +1,25 @@
 """A batch as PostgreSQL's binary COPY format, built column by column.
 
 The format: a header; for each row the number of fields (int16) and for each field its
-length (int32, -1 for NULL) and bytes, all big-endian; a trailer. Columns of equal length
-in every row become byte matrices; only what varies is touched row by row.
+length (int32, -1 for NULL) and bytes, all big-endian; a trailer. Neighbouring columns of
+one length are laid into one block by strided writes, which convert and place in one pass;
+only what varies in length is touched row by row.
 Reference: PostgreSQL documentation, COPY, "Binary Format"; array layout from ``array_send``.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trueup.domain.batch import Booking, Bools, Objects, Reasons, Scored
+from trueup.domain.batch import Answers, Booking, Bools, Objects, Reasons, Scored
 
 HEADER = b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0)
 TRAILER = struct.pack(">h", -1)
@@ -30,61 +32,62 @@ COLUMNS = (
     *("reason_fields", "reason_values"),
 )
 
+CHUNK_ROWS = 512  # packed at once: the server works on one chunk while the next is packed
+
 _EPOCH_DAY = np.datetime64("2000-01-01", "D")
 _EPOCH = np.datetime64("2000-01-01T00:00:00", "us")
 _FLOAT8, _INT8, _TEXT, _INT4, _INT2, _FLOAT4 = 701, 20, 25, 23, 21, 700
 
 _LENGTHS = tuple(struct.pack(">i", n) for n in range(1024))  # most texts are short
 
-Matrix = NDArray[np.uint8]
-Piece = bytes | Matrix | list[bytes]  # same in every row | same length in every row | anything
+
+@dataclass(frozen=True, slots=True)
+class _Fixed:
+    """A column whose cells have one length: ``values`` (n,) or (n, k) lie at ``first`` in ``cell``, ``step`` apart."""
+
+    cell: bytes
+    first: int
+    step: int
+    values: NDArray[Any]  # of the big-endian type that is sent, or of one that numpy converts to ``kind``
+    kind: str
 
 
-def packed(booking: Booking, scored: Scored, ids: Matrix, batch_id: int, rows: NDArray[np.intp] | None = None) -> bytes:
-    """The rows of one version, without header and trailer. ``rows`` picks some of the batch."""
-    part = booking if rows is None else _part(booking, rows)
-    answers = scored.answers if rows is None else taken(scored.answers, rows)
-    chosen = ids if rows is None else ids[rows]
-    n = len(chosen)
-    days = part.event_time.astype("datetime64[D]")
-    columns = part.columns
-    return _joined(
-        n,
-        [
-            struct.pack(">h", len(COLUMNS)),
-            _fixed(chosen),
-            _fixed((days - _EPOCH_DAY).astype(">i4")),
-            _fixed((part.event_time.astype("datetime64[us]") - _EPOCH).astype(np.int64).astype(">i8")),
-            _value(struct.pack(">i", part.deployment_id)),
-            _value(struct.pack(">i", scored.model_version_id)),
-            _value(struct.pack(">i", part.contract_id)),
-            _value(struct.pack(">q", batch_id)),
-            _value(scored.role.encode()),
-            _value(part.source.channel.encode()),
-            _value(part.source.name.encode()),
-            _fixed(np.frombuffer(b"".join(part.digests), np.uint8).reshape(n, 16)),
-            _value(struct.pack(">q", _moment(part.received_at))),
-            _value(
-                _array_head(1, _INT4, 4) + b"".join(struct.pack(">ii", 4, min(s, 2**31 - 1)) for s in part.steps_us)
-            ),
-            _nullable(np.isnat(part.due_day), (part.due_day.astype("datetime64[D]") - _EPOCH_DAY).astype(">i4")),
-            _array(columns.floats.astype(">f8"), columns.float_nulls, _FLOAT8),
-            _array(columns.ints.astype(">i8"), columns.int_nulls, _INT8),
-            _nullable(np.isnan(answers.score), answers.score.astype(">f8")),
-            _nullable_or_null(answers.expected_cost, n),
-            _words(answers.status),
-            NULL if answers.decision is None else _words(answers.decision),
-            NULL if answers.classes is None else _words(answers.classes),
-            [_cell(key) for key in part.source.keys],
-            [_cell(key) for key in part.business_keys],
-            _text_arrays(columns.texts),
-            NULL if answers.outputs is None else _array(answers.outputs.astype(">f8"), None, _FLOAT8),
-            *_reasons(answers.reasons),
-        ],
+Piece = bytes | _Fixed | Sequence[bytes]  # same in every row | same length in every row | anything
+
+
+def packed(booking: Booking, scored: Scored, ids: NDArray[np.uint8], batch_id: int) -> Iterator[bytes]:
+    """The rows of one version in chunks, without header and trailer."""
+    for start in range(0, len(ids), CHUNK_ROWS):
+        rows = slice(start, start + CHUNK_ROWS)
+        part, answers = (booking, scored.answers) if len(ids) <= CHUNK_ROWS else (
+            part_of(booking, rows), taken(scored.answers, rows))  # fmt: skip
+        yield _chunk(part, answers, scored, ids[rows], batch_id)
+
+
+def framed(rows: Iterable[bytes]) -> Iterator[bytes]:
+    """The whole stream: header, rows, trailer."""
+    before = HEADER
+    for chunk in rows:
+        yield before + chunk
+        before = b""
+    yield before + TRAILER
+
+
+def part_of(booking: Booking, rows: slice | NDArray[np.intp]) -> Booking:
+    """The booking of some of its rows, without the answers to them."""
+    return replace(
+        booking,
+        source=replace(booking.source, keys=_picked(booking.source.keys, rows)),
+        columns=booking.columns.take(rows),
+        digests=_picked(booking.digests, rows),
+        business_keys=_picked(booking.business_keys, rows),
+        event_time=booking.event_time[rows],
+        due_day=booking.due_day[rows],
+        scored=(),
     )
 
 
-def taken(answers: Any, rows: NDArray[np.intp]) -> Any:
+def taken(answers: Any, rows: slice | NDArray[np.intp]) -> Any:
     """The named rows of Answers (or of any record of arrays with one row each)."""
     changes = {}
     for name in answers.__dataclass_fields__:
@@ -96,50 +99,90 @@ def taken(answers: Any, rows: NDArray[np.intp]) -> Any:
     return type(answers)(**changes)
 
 
-def _part(booking: Booking, rows: NDArray[np.intp]) -> Booking:
-    from dataclasses import replace
+def _picked(values: Sequence[Any], rows: slice | NDArray[np.intp]) -> Sequence[Any]:
+    return values[rows] if isinstance(rows, slice) else [values[i] for i in rows.tolist()]
 
-    picked = rows.tolist()
-    return replace(
-        booking,
-        source=replace(booking.source, keys=[booking.source.keys[i] for i in picked]),
-        columns=booking.columns.take(rows),
-        digests=[booking.digests[i] for i in picked],
-        business_keys=[booking.business_keys[i] for i in picked],
-        event_time=booking.event_time[rows],
-        due_day=booking.due_day[rows],
+
+def _chunk(part: Booking, answers: Answers, scored: Scored, ids: NDArray[np.uint8], batch_id: int) -> bytes:
+    columns = part.columns
+    days = part.event_time.astype("datetime64[D]")
+    return _joined(
+        len(ids),
+        [
+            struct.pack(">h", len(COLUMNS)),
+            _fixed(ids, "u1"),
+            _fixed(days - _EPOCH_DAY, ">i4"),
+            _fixed(part.event_time.astype("datetime64[us]") - _EPOCH, ">i8"),
+            _value(struct.pack(">i", part.deployment_id)),
+            _value(struct.pack(">i", scored.model_version_id)),
+            _value(struct.pack(">i", part.contract_id)),
+            _value(struct.pack(">q", batch_id)),
+            _value(scored.role.encode()),
+            _value(part.source.channel.encode()),
+            _value(part.source.name.encode()),
+            _fixed(np.frombuffer(b"".join(part.digests), np.uint8).reshape(-1, 16), "u1"),
+            _value(struct.pack(">q", _moment(part.received_at))),
+            _steps(part.steps_us),
+            _nullable(np.isnat(part.due_day), part.due_day.astype("datetime64[D]") - _EPOCH_DAY, ">i4"),
+            _array(columns.floats, columns.float_nulls, ">f8", _FLOAT8),
+            _array(columns.ints, columns.int_nulls, ">i8", _INT8),
+            _numbers(answers.score),
+            _numbers(answers.expected_cost),
+            _words(answers.status),
+            _words(answers.decision),
+            _words(answers.classes),
+            _cells(part.source.keys),
+            _cells(part.business_keys),
+            _text_arrays(columns.texts),
+            NULL if answers.outputs is None else _array(answers.outputs, None, ">f8", _FLOAT8),
+            *_reasons(answers.reasons),
+        ],
     )
 
 
 def _joined(n: int, pieces: Sequence[Piece]) -> bytes:
-    """Rows of all pieces, merging neighbours of fixed length into one matrix first."""
-    merged: list[Matrix | list[bytes]] = []
-    run: list[Matrix] = []
+    """Rows of all pieces; neighbours of fixed length are one block."""
+    merged: list[Sequence[bytes] | repeat[bytes]] = []
+    run: list[bytes | _Fixed] = []
     for piece in pieces:
-        if isinstance(piece, list):
-            if run:
-                merged.append(np.hstack(run))
-                run = []
-            merged.append(piece)
-        else:
-            run.append(
-                np.broadcast_to(np.frombuffer(piece, np.uint8), (n, len(piece))) if isinstance(piece, bytes) else piece
-            )
+        if isinstance(piece, (bytes, _Fixed)):
+            run.append(piece)
+            continue
+        if run:
+            merged.append(_slices(*_block(n, run), n))
+            run = []
+        merged.append(piece)
     if run:
-        merged.append(np.hstack(run))
-    if len(merged) == 1 and isinstance(merged[0], np.ndarray):
-        return merged[0].tobytes()
-    sliced = [m if isinstance(m, list) else _slices(m) for m in merged]
-    return b"".join(chain.from_iterable(zip(*sliced, strict=True)))
+        block, width = _block(n, run)
+        if not merged:
+            return bytes(block)
+        merged.append(_slices(block, width, n))
+    return b"".join(chain.from_iterable(zip(*merged, strict=True)))
 
 
-def _slices(matrix: Matrix) -> list[bytes]:
-    raw, width = matrix.tobytes(), matrix.shape[1]
-    return [raw[at : at + width] for at in range(0, len(raw), width)]
+def _block(n: int, run: Sequence[bytes | _Fixed]) -> tuple[bytearray, int]:
+    """The run's cells side by side in ``n`` rows, and how wide a row is."""
+    template = b"".join(piece if isinstance(piece, bytes) else piece.cell for piece in run)
+    width, at = len(template), 0
+    block = bytearray(template * n)
+    for piece in run:
+        if isinstance(piece, bytes):
+            at += len(piece)
+            continue
+        strides = (width, piece.step)[: piece.values.ndim]
+        place: NDArray[Any] = np.ndarray(piece.values.shape, piece.kind, block, at + piece.first, strides)
+        place[...] = piece.values
+        at += len(piece.cell)
+    return block, width
+
+
+def _slices(block: bytearray, width: int, n: int) -> Sequence[bytes] | repeat[bytes]:
+    raw = bytes(block)
+    return [raw[at : at + width] for at in range(0, n * width, width)]
 
 
 def _value(data: bytes) -> bytes:
-    return struct.pack(">i", len(data)) + data
+    return _length(len(data)) + data
 
 
 def _cell(text: str) -> bytes:
@@ -151,32 +194,36 @@ def _length(n: int) -> bytes:
     return _LENGTHS[n] if n < len(_LENGTHS) else struct.pack(">i", n)
 
 
-def _bytes_of(values: NDArray[Any]) -> Matrix:
-    flat = np.ascontiguousarray(values)
-    width = flat.dtype.itemsize * (flat.shape[1] if flat.ndim > 1 else 1)
-    return flat.view(np.uint8).reshape(len(flat), width)
+def _steps(steps_us: Sequence[int]) -> bytes:
+    elements = b"".join(struct.pack(">ii", 4, min(step, 2**31 - 1)) for step in steps_us)
+    return _value(_array_head(_INT4, len(steps_us)) + elements)
 
 
-def _fixed(values: NDArray[Any]) -> Matrix:
-    data = _bytes_of(values)
-    length = np.frombuffer(struct.pack(">i", data.shape[1]), np.uint8)
-    return np.hstack([np.broadcast_to(length, (len(data), 4)), data])
+def _fixed(values: NDArray[Any], kind: str) -> _Fixed:
+    """One number a row, or (n, k) bytes a row."""
+    if values.dtype.kind == "m":
+        values = values.view(np.int64)
+    size = np.dtype(kind).itemsize * (values.shape[1] if values.ndim > 1 else 1)
+    return _Fixed(_length(size) + bytes(size), 4, 1, values, kind)
 
 
-def _nullable(nulls: Bools, values: NDArray[Any]) -> Piece:
+def _nullable(nulls: Bools, values: NDArray[Any], kind: str) -> Piece:
     if not nulls.any():
-        return _fixed(values)
+        return _fixed(values, kind)
     if nulls.all():
         return NULL
-    return [NULL if gone else cell for gone, cell in zip(nulls.tolist(), _slices(_fixed(values)), strict=True)]
+    cells = _slices(*_block(len(nulls), [_fixed(values, kind)]), len(nulls))
+    return [NULL if gone else cell for gone, cell in zip(nulls.tolist(), cells, strict=True)]
 
 
-def _nullable_or_null(values: NDArray[np.float64] | None, n: int) -> Piece:
-    return NULL if values is None or not n else _nullable(np.isnan(values), values.astype(">f8"))
+def _numbers(values: NDArray[np.float64] | None) -> Piece:
+    return NULL if values is None else _nullable(np.isnan(values), values, ">f8")
 
 
-def _words(values: Objects) -> Piece:
+def _words(values: Objects | None) -> Piece:
     """Text of few distinct values; None is NULL."""
+    if values is None:
+        return NULL
     listed = values.tolist()
     cells = {v: NULL if v is None else _cell(str(v)) for v in set(listed)}
     if len(cells) == 1:
@@ -184,45 +231,55 @@ def _words(values: Objects) -> Piece:
     return [cells[v] for v in listed]
 
 
-def _array_head(dimensions: int, oid: int, size: int, *, has_null: bool = False) -> bytes:
-    head = struct.pack(">iii", dimensions, int(has_null), oid)
-    return head + struct.pack(">ii", size, 1) if dimensions else head
+def _cells(texts: Sequence[str]) -> Sequence[bytes]:
+    return [_LENGTHS[len(data)] + data for data in map(str.encode, texts)]  # keys are bounded: 200 characters
 
 
-def _array(block: NDArray[Any], nulls: Bools | None, oid: int) -> Piece:
+def _array_head(oid: int, size: int, *, has_null: bool = False) -> bytes:
+    head = struct.pack(">iii", int(size > 0), int(has_null), oid)
+    return head + struct.pack(">ii", size, 1) if size else head
+
+
+def _array(values: NDArray[Any], nulls: Bools | None, kind: str, oid: int) -> Piece:
     """One array a row; NULL elements have length -1 and no bytes."""
-    n, k = block.shape
-    if not k:
-        return _value(_array_head(0, oid, 0))
-    size = block.dtype.itemsize
-    cells = np.empty((n, k, 4 + size), np.uint8)
-    cells[:, :, :4] = np.frombuffer(struct.pack(">i", size), np.uint8)
-    cells[:, :, 4:] = np.ascontiguousarray(block).view(np.uint8).reshape(n, k, size)
-    body = cells.reshape(n, k * (4 + size))
-    if nulls is None or not nulls.any():
-        head = _array_head(1, oid, k)
-        whole = np.frombuffer(struct.pack(">i", len(head) + body.shape[1]) + head, np.uint8)
-        return np.hstack([np.broadcast_to(whole, (n, len(whole))), body])
-    cells[nulls, :4] = np.frombuffer(NULL, np.uint8)
-    keep = np.ones(cells.shape, bool)
+    n, k = values.shape
+    size = np.dtype(kind).itemsize
+    head = _array_head(oid, k)
+    whole = _Fixed(_value(head + (_length(size) + bytes(size)) * k), 8 + len(head), 4 + size, values, kind)
+    if nulls is None or not k:
+        return whole if k else whole.cell
+    holed = nulls.any(axis=1)
+    if not holed.any():
+        return whole
+    cells = list(_slices(*_block(n, [whole]), n))
+    with_null = _array_head(oid, k, has_null=True)
+    places = np.flatnonzero(holed)
+    body, ends = _without(nulls[places], _block(len(places), [replace(whole, values=values[places])])[0], size)
+    start = 0
+    for place, end in zip(places.tolist(), ends, strict=True):
+        cells[place] = _length(len(with_null) + end - start) + with_null + body[start:end]
+        start = end
+    return cells
+
+
+def _without(nulls: Bools, block: bytearray, size: int) -> tuple[bytes, list[int]]:
+    """The elements of rows of array cells with the null ones as bare lengths, and where each row ends."""
+    n, k = nulls.shape
+    elements = np.frombuffer(block, np.uint8).reshape(n, -1)[:, -k * (4 + size) :].reshape(n, k, 4 + size)
+    elements[nulls, :4] = np.frombuffer(NULL, np.uint8)
+    keep = np.ones(elements.shape, bool)
     keep[nulls, 4:] = False
-    kept = cells[keep].tobytes()
-    ends = np.cumsum(keep.reshape(n, -1).sum(axis=1)).tolist()
-    head = _array_head(1, oid, k, has_null=True)
-    starts = [0, *ends[:-1]]
-    return [
-        struct.pack(">i", len(head) + end - start) + head + kept[start:end]
-        for start, end in zip(starts, ends, strict=True)
-    ]
+    lengths = k * (4 + size) - nulls.sum(axis=1) * size
+    return elements[keep].tobytes(), np.cumsum(lengths).tolist()
 
 
 def _text_arrays(texts: Objects) -> Piece:
     k = texts.shape[1]
     if not k:
-        return _value(_array_head(0, _TEXT, 0))
+        return _value(_array_head(_TEXT, 0))
     columns = [[NULL if v is None else _cell(v) for v in column] for column in texts.T.tolist()]
     bodies = map(b"".join, zip(*columns, strict=True))
-    plain, with_null = _array_head(1, _TEXT, k), _array_head(1, _TEXT, k, has_null=True)
+    plain, with_null = _array_head(_TEXT, k), _array_head(_TEXT, k, has_null=True)
     holes = (texts == None).any(axis=1).tolist()  # noqa: E711 - element by element
     return [
         _length(20 + len(body)) + (with_null if hole else plain) + body
@@ -233,12 +290,13 @@ def _text_arrays(texts: Objects) -> Piece:
 def _reasons(reasons: Reasons | None) -> tuple[Piece, Piece]:
     if reasons is None or not reasons.present.any():
         return NULL, NULL
-    absent = (~reasons.present).tolist()
+    n, present = len(reasons.present), reasons.present
     both: list[Piece] = []
-    for block, oid in ((reasons.fields.astype(">i2"), _INT2), (reasons.values.astype(">f4"), _FLOAT4)):
-        whole = _array(block, None, oid)
-        assert isinstance(whole, np.ndarray)  # no null elements and at least one a row
-        both.append([NULL if gone else cell for gone, cell in zip(absent, _slices(whole), strict=True)])
+    for values, kind, oid in ((reasons.fields, ">i2", _INT2), (reasons.values, ">f4", _FLOAT4)):
+        whole = _array(values, None, kind, oid)
+        assert isinstance(whole, _Fixed)  # no null elements and at least one a row
+        cells = _slices(*_block(n, [whole]), n)
+        both.append([cell if there else NULL for there, cell in zip(present.tolist(), cells, strict=True)])
     return both[0], both[1]
 
 

@@ -4,6 +4,7 @@ GRANT USAGE ON SCHEMA trueup TO trueup_writer, trueup_reader;
 GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO trueup_writer;
 GRANT INSERT ON ledger.batches, ledger.predictions, ledger.refusals, ledger.outcomes, ledger.request_days, ledger.audit
     TO trueup_writer;
+GRANT USAGE ON SEQUENCE ledger.batches_batch_id_seq TO trueup_writer; -- numbers batches ahead
 REVOKE ALL ON FUNCTION ledger.ensure_partitions(date[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger.ensure_partitions(date[]) TO trueup_writer;
 GRANT SELECT ON ALL TABLES IN SCHEMA trueup TO trueup_reader, trueup_writer;
