@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trueup.domain.batch import Channel, Role, Status
     from trueup.domain.contract import Contract, Field, FieldRole, FieldType, Label, Output
     from trueup.domain.deployment import Deployment, Fallback, Mode, ReplayGrade, Runtime, Serving
-    from trueup.doors.python import Scores, Table, Trueup, connect
+    from trueup.doors.python import Batch, Scores, Table, Trueup, connect
     from trueup.errors import TrueupError
     from trueup.ports import PredictionFilter
     from trueup.settings import Settings
@@ -35,10 +35,11 @@ _HOME = {
         n: ("trueup.domain.deployment", n)
         for n in ("Deployment", "Fallback", "Mode", "ReplayGrade", "Runtime", "Serving")
     },
-    **{n: ("trueup.doors.python", n) for n in ("Scores", "Table", "Trueup", "connect")},
+    **{n: ("trueup.doors.python", n) for n in ("Batch", "Scores", "Table", "Trueup", "connect")},
 }
 
 __all__ = [
+    "Batch",
     "Channel",
     "Contract",
     "Deployment",

@@ -24,6 +24,7 @@ class Limits(BaseModel):
     """Every queue, loop, body and batch is bounded here."""
 
     batch_rows: int = Field(20_000, ge=1, le=1_000_000, description="instances of one booking transaction")
+    batches_ahead: int = Field(1, ge=1, le=64, description="batches of a file scored while the one before is booked")
     body_bytes: int = Field(32 * 2**20, ge=1024, description="bytes of one HTTP request body")
     request_rows: int = Field(10_000, ge=1, description="instances of one HTTP request")
     field_errors: int = Field(1_000, ge=1, description="field errors reported for one request; the rest is counted")

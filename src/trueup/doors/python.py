@@ -11,7 +11,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +33,7 @@ from trueup.domain.deployment import Deployment, Serving
 from trueup.errors import InstanceErrors, InvalidQuery, MissingExtra
 from trueup.outcomes.decoding import outcome_batch, outcome_contract
 from trueup.ports import PredictionFilter
-from trueup.scoring.service import Response
+from trueup.scoring.service import Predicted, Response
 from trueup.settings import Settings
 
 
@@ -79,7 +81,7 @@ class Trueup:
         Raises ContractError, ModelRefused, ParityError, Conflict.
         """
         agreed = contract if isinstance(contract, Contract) else load_contract(contract)
-        return self.services.deploying.deploy(
+        deployed = self.services.deploying.deploy(
             name,
             contract=agreed,
             models=model if isinstance(model, list) else [model],
@@ -89,6 +91,8 @@ class Trueup:
             role=role,
             by=by,
         )
+        self.services.scoring.resolve(name, fresh=True)  # what this process scores next, it scores with this
+        return deployed
 
     def score(
         self,
@@ -111,33 +115,66 @@ class Trueup:
         Instances that break the contract are refused, booked as refusals and reported in
         ``Scores.refused``. Raises NotFound, LedgerUnavailable.
         """
+        total = row_count(data)
+        name, all_keys = _identity(dataset, keys, total)
+        step = self.services.settings.limits.batch_rows
+        batches = (
+            Batch(
+                row_slice(data, start, start + step),
+                name,
+                all_keys[start : start + step],
+                None if event_time is None else event_time[start : start + step],
+            )
+            for start in range(0, max(total, 1), step)
+        )
+        return Scores.join(list(self._responses(deployment, batches, channel, reasons=reasons, alone=total <= step)))
+
+    def score_batches(
+        self, deployment: str, batches: Iterable[Batch], *, channel: Channel = Channel.BATCH, reasons: bool = False
+    ) -> Iterator[Scores]:
+        """The answers to each batch, in order; one batch is scored while those before it are being booked.
+
+        For much data: memory holds ``limits.batches_ahead`` batches, whatever their number. Each
+        batch is committed before its answers appear. Raises as ``score``.
+        """
+        for response in self._responses(deployment, batches, channel, reasons=reasons):
+            yield Scores.join([response])
+
+    def _responses(
+        self, deployment: str, batches: Iterable[Batch], channel: Channel, *, reasons: bool, alone: bool = False
+    ) -> Iterator[Response]:
+        predicted = (self._predicted(deployment, batch, channel, reasons=reasons) for batch in batches)
+        if alone:  # no thread for one batch
+            yield from map(self.services.scoring.book, predicted)
+            return
+        ahead = self.services.settings.limits.batches_ahead
+        with ThreadPoolExecutor(1, "trueup-booking") as booker:
+            waiting: deque[Future[Response]] = deque()
+            for one in predicted:
+                waiting.append(booker.submit(self.services.scoring.book, one))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _predicted(self, deployment: str, batch: Batch, channel: Channel, *, reasons: bool) -> Predicted:
         resolved = self.services.scoring.resolve(deployment)
-        if event_time is not None and resolved.contract.event_time:
+        if batch.event_time is not None and resolved.contract.event_time:
             raise InvalidQuery(
                 f"the contract's field {resolved.contract.event_time} says when an event happened",
                 next_step="leave out event_time",
             )
-        total = row_count(data)
-        source_name, all_keys = _identity(dataset, keys, total)
-        step = self.services.settings.limits.batch_rows
-        responses = []
-        for start in range(0, max(total, 1), step):
-            received_at = datetime.now(UTC)
-            began = time.perf_counter_ns()
-            decoded = decode(resolved.decoder, row_slice(data, start, start + step))
-            parse_us = (time.perf_counter_ns() - began) // 1000
-            responses.append(
-                self.services.scoring.score(
-                    resolved,
-                    decoded,
-                    Source(channel, source_name, all_keys[start : start + step]),
-                    event_time=None if event_time is None else event_time[start : start + step],
-                    received_at=received_at,
-                    want_reasons=reasons,
-                    parse_us=parse_us,
-                )
-            )
-        return Scores.join(responses)
+        received_at, began = datetime.now(UTC), time.perf_counter_ns()
+        decoded = decode(resolved.decoder, batch.data)
+        return self.services.scoring.predict(
+            resolved,
+            decoded,
+            Source(channel, batch.source, batch.keys),
+            event_time=batch.event_time,
+            received_at=received_at,
+            want_reasons=reasons,
+            parse_us=(time.perf_counter_ns() - began) // 1000,
+        )
 
     def outcomes(self, contract_name: str, data: Any, *, source: str) -> OutcomeReceipt:
         """Records real outcomes; one that equals the latest known changes nothing.
@@ -187,11 +224,31 @@ class Trueup:
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """Instances of one commit, as ``score`` takes them, and their identity.
+
+    ``source`` is ``batch:<dataset>``; ``keys`` (one a row) are unique within it.
+    """
+
+    data: Any
+    source: str
+    keys: Sequence[str]
+    event_time: NDArray[np.datetime64] | None = None
+
+    @classmethod
+    def of(cls, dataset: str, data: Any, *, start: int = 0, event_time: NDArray[np.datetime64] | None = None) -> Batch:
+        """Rows ``start`` and following of the named dataset."""
+        keys = [str(row) for row in range(start, start + row_count(data))]
+        return cls(data, f"batch:{dataset}", keys, event_time)
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """Answers in the order of the rows that were given; what was refused has no answer.
 
-    ``score`` float64 (n,), ``decision`` and ``status`` object (n,), ``booked`` int8 (n,) of
-    Booked (-1 where refused), ``id_bytes`` uint8 (n, 16).
+    ``score`` float64 (n,), ``classes``, ``decision`` and ``status`` object (n,), ``outputs``
+    float64 (n, k) (k = 0 unless the contract's output is a class or a vector), ``booked`` int8
+    (n,) of Booked (-1 where refused), ``id_bytes`` uint8 (n, 16).
     """
 
     id_bytes: NDArray[np.uint8]
@@ -200,6 +257,8 @@ class Scores:
     status: NDArray[np.object_]
     expected_cost: NDArray[np.float64]
     booked: NDArray[np.int8]
+    classes: NDArray[np.object_]
+    outputs: NDArray[np.float64]
     refused: list[tuple[int, RefusalReason, str]]
 
     def __len__(self) -> int:
@@ -232,6 +291,8 @@ class Scores:
             status=np.concatenate([r.aligned(r.receipt.answers.status, None) for r in responses]),
             expected_cost=np.concatenate([r.aligned(r.receipt.answers.expected_cost, np.nan) for r in responses]),
             booked=np.concatenate([r.aligned(r.receipt.booked, -1) for r in responses]),
+            classes=np.concatenate([r.aligned(r.receipt.answers.classes, None) for r in responses]),
+            outputs=_stacked([r.outputs() for r in responses]),
             refused=[
                 (int(offset) + x.row, x.reason, x.detail)
                 for offset, r in zip(offsets, responses, strict=False)
@@ -241,7 +302,7 @@ class Scores:
 
     def rows(self) -> list[dict[str, Any]]:
         """One plain dict a row."""
-        return [
+        plain = [
             {
                 "prediction_id": None if i is None else str(i),
                 "score": None if np.isnan(s) else float(s),
@@ -251,6 +312,10 @@ class Scores:
             }
             for i, s, d, t, c in zip(self.ids, self.score, self.decision, self.status, self.expected_cost, strict=True)
         ]
+        if self.outputs.shape[1]:
+            for row, class_, outputs in zip(plain, self.classes, self.outputs.tolist(), strict=True):
+                row |= {"class": class_, "outputs": outputs}
+        return plain
 
     def to_pandas(self) -> Any:
         """As a pandas frame (extra `pandas`)."""
@@ -332,6 +397,12 @@ def _identity(dataset: str | None, keys: Sequence[str] | None, total: int) -> tu
     if dataset is not None:
         return f"batch:{dataset}", numbered
     return ("request" if keys is not None else f"batch:{uuid4()}"), numbered
+
+
+def _stacked(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Rows of all parts; a part in which everything was refused has no columns of its own."""
+    width = max(part.shape[1] for part in parts)
+    return np.concatenate([part if part.shape[1] else np.full((len(part), width), np.nan) for part in parts])
 
 
 def _refuse_any(pieces: Sequence[Decoded], step: int) -> None:

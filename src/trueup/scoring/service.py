@@ -88,6 +88,22 @@ class RowRefusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Predicted:
+    """A batch that is scored and not booked yet: ``columns`` and ``scored`` are of the answered ``rows``."""
+
+    resolved: Resolved
+    source: Source
+    received: int
+    columns: Columns
+    rows: NDArray[np.intp]
+    event_time: NDArray[np.datetime64] | None
+    received_at: datetime
+    scored: Sequence[Scored]
+    refused: list[RowRefusal]
+    steps_us: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
     """Answers to one batch. ``rows`` (m,) are the received positions of the answered ones."""
 
@@ -102,6 +118,15 @@ class Response:
         if values is None and isinstance(empty, float):
             kind = np.float64
         out = np.full(self.received, empty, kind)
+        if values is not None:
+            answered = self.receipt.booked != Booked.CONFLICT
+            out[self.rows[answered]] = values[answered]
+        return out
+
+    def outputs(self) -> NDArray[np.float64]:
+        """Class probabilities or vectors (received, k), NaN where refused; k = 0 where there are none."""
+        values = self.receipt.answers.outputs
+        out = np.full((self.received, 0 if values is None else values.shape[1]), np.nan)
         if values is not None:
             answered = self.receipt.booked != Booked.CONFLICT
             out[self.rows[answered]] = values[answered]
@@ -162,25 +187,53 @@ class Scoring:
         ``source.keys`` and ``event_time`` are for all received rows. Raises LedgerUnavailable:
         then nothing is answered.
         """
+        return self.book(
+            self.predict(
+                resolved,
+                decoded,
+                source,
+                event_time=event_time,
+                received_at=received_at,
+                want_reasons=want_reasons,
+                parse_us=parse_us,
+            )
+        )
+
+    def predict(
+        self,
+        resolved: Resolved,
+        decoded: Decoded,
+        source: Source,
+        *,
+        event_time: NDArray[np.datetime64] | None = None,
+        received_at: datetime,
+        want_reasons: bool = False,
+        parse_us: int = 0,
+    ) -> Predicted:
+        """Steps 2 and 3 of ``score``: nobody may see the result before ``book`` has returned."""
         if len(source.keys) != decoded.received:
             raise InvalidInput("every instance needs one key")
         began = time.perf_counter_ns()
         refused = _contract_refusals(decoded)
         columns, rows = decoded.columns, decoded.rows
-        answered = Source(source.channel, source.name, _picked(source.keys, rows, decoded.received))
         validated = time.perf_counter_ns()
         scored = self._scored(resolved, columns, want_reasons=want_reasons) if len(columns) else []
         if len(columns) and not scored:
             refused += [RowRefusal(int(r), RefusalReason.FAILED, "the model could not answer") for r in rows]
             columns, rows = columns.take(np.zeros(len(columns), bool)), rows[:0]
         steps = (parse_us, (validated - began) // 1000, 0, (time.perf_counter_ns() - validated) // 1000)
-        receipt = self._booked(resolved, columns, answered, event_time, rows, received_at, scored, steps)
-        self._refuse(resolved, source, refused, received_at)
+        when = None if event_time is None else event_time[rows].astype("datetime64[us]")
+        return Predicted(resolved, source, decoded.received, columns, rows, when, received_at, scored, refused, steps)
+
+    def book(self, predicted: Predicted) -> Response:
+        """Steps 4 and 5 of ``score``. Raises LedgerUnavailable: then nothing is answered."""
+        receipt = self._booked(predicted)
+        self._refuse(predicted)
         conflicts = [
-            RowRefusal(int(rows[i]), RefusalReason.CONFLICT, "the identity holds other content")
+            RowRefusal(int(predicted.rows[i]), RefusalReason.CONFLICT, "the identity holds other content")
             for i in np.flatnonzero(receipt.booked == Booked.CONFLICT)
         ]
-        return Response(decoded.received, rows, receipt, tuple(refused + conflicts))
+        return Response(predicted.received, predicted.rows, receipt, tuple(predicted.refused + conflicts))
 
     def _loaded(self, deployment: Deployment) -> Resolved:
         plays = [(Role.CHAMPION, deployment.champion)]
@@ -233,29 +286,21 @@ class Scoring:
             return answers
         return merged(answers, fallback_answers(contract, serving.fallback, columns), missing)
 
-    def _booked(
-        self,
-        resolved: Resolved,
-        columns: Columns,
-        source: Source,
-        event_time: NDArray[np.datetime64] | None,
-        rows: NDArray[np.intp],
-        received_at: datetime,
-        scored: Sequence[Scored],
-        steps: tuple[int, int, int, int],
-    ) -> Receipt:
-        if not scored:
+    def _booked(self, predicted: Predicted) -> Receipt:
+        if not predicted.scored:
             nothing = Answers(np.empty(0, object), np.empty(0))
             return Receipt(None, np.empty((0, 16), np.uint8), np.empty(0, np.int8), nothing)
-        deployment_id = resolved.deployment.deployment_id
+        resolved, columns, received_at = predicted.resolved, predicted.columns, predicted.received_at
+        deployment_id, contract_id = resolved.deployment.deployment_id, resolved.champion.version.contract_id
         assert deployment_id is not None
-        when = _event_time(columns) if event_time is None else event_time[rows].astype("datetime64[us]")
+        assert contract_id is not None
+        keys = _picked(predicted.source.keys, predicted.rows, predicted.received)
+        source = Source(predicted.source.channel, predicted.source.name, keys)
+        when = _event_time(columns) if predicted.event_time is None else predicted.event_time
         if when is None or source.name == "request":
             # A caller's key stands for one event, whatever day its retry names.
             now = np.full(len(columns), received_at.astimezone(UTC).replace(tzinfo=None), "datetime64[us]")
             when = self._ledger.claim_event_times(deployment_id, source, now if when is None else when)
-        contract_id = resolved.champion.version.contract_id
-        assert contract_id is not None
         return self._ledger.book(
             Booking(
                 deployment_id=deployment_id,
@@ -267,17 +312,18 @@ class Scoring:
                 event_time=when,
                 due_day=due_days(resolved.contract.label, when.astype("datetime64[D]")),
                 received_at=received_at,
-                scored=scored,
-                steps_us=steps,
+                scored=predicted.scored,
+                steps_us=predicted.steps_us,
             )
         )
 
-    def _refuse(self, resolved: Resolved, source: Source, refused: list[RowRefusal], received_at: datetime) -> None:
-        if not refused:
+    def _refuse(self, predicted: Predicted) -> None:
+        if not predicted.refused:
             return
-        assert resolved.deployment.deployment_id is not None
-        rows = [Refusal(source.keys[r.row], r.reason, r.detail) for r in refused]
-        self._ledger.refuse(Refusals(resolved.deployment.deployment_id, source, received_at, received_at, rows))
+        deployment_id, source = predicted.resolved.deployment.deployment_id, predicted.source
+        assert deployment_id is not None
+        rows = [Refusal(source.keys[r.row], r.reason, r.detail) for r in predicted.refused]
+        self._ledger.refuse(Refusals(deployment_id, source, predicted.received_at, predicted.received_at, rows))
 
 
 def _id(version: ModelVersion) -> int:

@@ -20,6 +20,6 @@ def main(up: trueup.Trueup, *, data: Path | None, train_until: date | None, out:
         screen.say("No DATA given: generating a market of 2,000 securities over six months.")
         write_files(Market(), folder)
     with screen.progress() as progress:
-        totals = Replay(up, folder, train_until, progress).run()
+        totals = Replay(up, folder, train_until, progress, screen.first_booked).run()
     screen.report(up, totals, out=out, html=html)
     return 0

@@ -9,16 +9,21 @@ import trueup
 
 
 def figures(up: trueup.Trueup) -> dict[str, Any]:
-    """Overall row, months and calibration bins, as plain values."""
+    """Overall row, months and calibration bins, as plain values: one pass over predictions and outcomes."""
+    truth = _text("truth.sql")
+    parts = " UNION ALL ".join(
+        f"SELECT '{name}' AS figure, to_jsonb(f) AS row FROM ({_text(name + '.sql')}) AS f"  # noqa: S608 - our own files
+        for name in ("overall", "monthly", "calibration")
+    )
+    found: dict[str, list[dict[str, Any]]] = {"overall": [], "monthly": [], "calibration": []}
+    for each in up.query(f"WITH fails_truth AS MATERIALIZED ({truth}) {parts}"):
+        found[each["figure"]].append(each["row"])
     return {
-        "overall": _rows(up, "overall.sql")[0],
-        "months": _rows(up, "monthly.sql"),
-        "calibration": _rows(up, "calibration.sql"),
+        "overall": found["overall"][0],
+        "months": sorted(found["monthly"], key=lambda row: row["month"]),
+        "calibration": sorted(found["calibration"], key=lambda row: row["bin"]),
     }
 
 
-def _rows(up: trueup.Trueup, name: str) -> list[dict[str, Any]]:
-    folder = files("trueup_examples.settlement_fails").joinpath("sql")
-    truth, query = (folder.joinpath(n).read_text(encoding="utf-8") for n in ("truth.sql", name))
-    text = f"WITH fails_truth AS MATERIALIZED ({truth}) SELECT * FROM ({query}) AS figures"  # noqa: S608 - our own files
-    return up.query(text).rows()
+def _text(name: str) -> str:
+    return files("trueup_examples.settlement_fails").joinpath("sql", name).read_text(encoding="utf-8")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 
@@ -40,15 +41,23 @@ class Totals:
     booked: int = 0
     repeated: int = 0
     dirty: dict[str, int] = field(default_factory=dict)
-    score_s: float = 0.0
     scored: int = 0
+    score_s: float = 0.0
 
 
 class Replay:
     """One pass over the files of a folder."""
 
-    def __init__(self, up: trueup.Trueup, folder: Path, train_until: date | None, progress: Progress) -> None:
+    def __init__(
+        self,
+        up: trueup.Trueup,
+        folder: Path,
+        train_until: date | None,
+        progress: Progress,
+        first_booked: Callable[[UUID], None],
+    ) -> None:
         self._up = up
+        self._first_booked = first_booked
         self._listed = list_files(folder)
         self._until = train_until or self._listed[max(0, int(len(self._listed) * TRAIN_SHARE) - 1)][0]
         if not self._listed[0][0] <= self._until < self._listed[-1][0]:
@@ -120,10 +129,11 @@ class Replay:
 
     def _score(self, columns: dict[str, Any], place: int) -> None:
         began = time.perf_counter()
-        scores = self._up.score(
-            DEPLOYMENT, columns, dataset=f"{DEPLOYMENT}/{self._history.days[place]}", channel=trueup.Channel.BATCH
-        )
+        dataset = f"{DEPLOYMENT}/{self._history.days[place]}"
+        scores = self._up.score(DEPLOYMENT, columns, dataset=dataset, channel=trueup.Channel.BATCH)
         self.totals.score_s += time.perf_counter() - began
+        if scores.new and not self.totals.booked:
+            self._first_booked(UUID(bytes=scores.id_bytes[0].tobytes()))
         self.totals.scored += len(scores)
         self.totals.booked += scores.new
         self.totals.repeated += scores.repeated

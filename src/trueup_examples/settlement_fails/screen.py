@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -25,12 +27,17 @@ class Screen:
     """Writes to standard error while working and to standard output at the end."""
 
     def __init__(self) -> None:
+        self._began = time.monotonic()
         self._working = Console(stderr=True)
         self._result = Console()
 
     def say(self, text: str) -> None:
         """One line about what is going on."""
-        self._working.print(text)
+        self._working.print(text, soft_wrap=True)
+
+    def first_booked(self, prediction: UUID) -> None:
+        """The ledger holds its first prediction of this run."""
+        self.say(f"First prediction booked after {time.monotonic() - self._began:.1f} s: trueup show {prediction}")
 
     @contextmanager
     def progress(self) -> Iterator[Report]:
@@ -47,15 +54,15 @@ class Screen:
 
     def report(self, up: trueup.Trueup, totals: Totals, *, out: Path | None, html: Path | None) -> None:
         """Queries the ledger and shows the figures; writes them to ``out`` and ``html``."""
-        found = figures(up)
+        with self._working.status("querying the ledger for the report"):
+            found = figures(up)
         overall = found["overall"]
         self._result.print(_months(found["months"]))
-        rate = totals.scored / totals.score_s if totals.score_s else 0
+        rate = f", {totals.scored / totals.score_s:,.0f} rows/s scored and booked" if totals.booked else ""
         self._result.print(
             f"{overall['rows_booked']:,} predictions booked ({totals.booked:,} new, {totals.repeated:,} repeated), "
             f"{overall['outcomes_joined']:,} outcomes joined, maturity {_share(overall['maturity'])}, "
-            f"AUC {_number(overall['auc'])}, Brier {_number(overall['brier'])}, "
-            f"{rate:,.0f} rows/s scored and booked"
+            f"AUC {_number(overall['auc'])}, Brier {_number(overall['brier'])}{rate}"
         )
         for reason, lines in totals.dirty.items():
             self._result.print(f"{lines:,} line(s) of the files left out: {reason}")
@@ -75,10 +82,18 @@ class Screen:
 
 
 def _months(months: list[dict[str, Any]]) -> Table:
-    table = Table(title="Settlement fails, replayed in order of publication", title_justify="left")
-    heads = ("month", "rows", "base", "AUC", "AP", "Brier", "P@200 cost", "prob.", "balance")
-    for head in (*heads, "USD bn caught cost", "prob.", "balance", "maturity"):
-        table.add_column(head, justify="right", overflow="fold")
+    """A row a month, 80 characters wide. P and $ are of the daily top 200, by each ranking."""
+    table = Table(
+        title="Settlement fails by month. P@ and $ bn: precision and failing value in the\n"
+        "daily top 200, ranked by expected cost, probability and yesterday's balance.",
+        title_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    heads = ("month", "rows", "base", "AUC", "AP", "Brier", "P@\ncost", "P@\nprob", "P@\nbal.")
+    for head in (*heads, "$ bn\ncost", "$ bn\nprob", "$ bn\nbal.", "mature"):
+        table.add_column(head, justify="right", no_wrap=True)
     for m in months:
         table.add_row(
             m["month"],
@@ -97,7 +112,7 @@ def _number(value: float | None) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
+    return "-" if value is None else f"{value:.0%}"
 
 
 def _billions(value: float | None) -> str:

@@ -136,10 +136,10 @@ def _format(wanted: InputFormat | None) -> Format | None:
 def _scored(
     up: Trueup, deployment: str, source: Source, dataset: str, event_time: datetime | None
 ) -> Iterator[tuple[int, Scores]]:
-    """Scores chunk by chunk, each committed before the next is read; with the first row's number."""
+    """Scores chunk by chunk, each committed before it is yielded; with the first row's number."""
     import numpy as np
 
-    from trueup.domain.batch import Channel
+    from trueup.doors.python import Batch
     from trueup.errors import InvalidQuery
 
     limits = up.services.settings.limits
@@ -149,13 +149,16 @@ def _scored(
             f"the contract takes the event time from the field {contract.event_time}",
             next_step="leave out --event-time",
         )
-    for chunk in source.chunks(contract, limits):
-        keys = [str(row) for row in range(chunk.start, chunk.start + chunk.rows)]
-        when = None if event_time is None else np.full(chunk.rows, _utc(event_time), "datetime64[us]")
-        yield (
-            chunk.start,
-            up.score(deployment, chunk.data, dataset=dataset, keys=keys, event_time=when, channel=Channel.BATCH),
-        )
+
+    def batches() -> Iterator[Batch]:
+        for chunk in source.chunks(contract, limits):
+            when = None if event_time is None else np.full(chunk.rows, _utc(event_time), "datetime64[us]")
+            yield Batch.of(dataset, chunk.data, start=chunk.start, event_time=when)
+
+    start = 0
+    for scores in up.score_batches(deployment, batches()):
+        yield start, scores
+        start += len(scores)
 
 
 def _utc(moment: datetime) -> datetime:
