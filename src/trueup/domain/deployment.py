@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -72,6 +73,12 @@ class ModelVersion:
     model_version_id: int | None = None
     contract_id: int | None = None
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 hex over what makes a version that version: its contract and its artifacts' digests."""
+        parts = [self.contract.digest, *(f"{a.runtime}:{a.digest}" for a in self.artifacts)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
@@ -114,3 +121,11 @@ class Deployment:
     deployment_id: int | None = None
     deployed_at: datetime | None = None
     deployed_by: str = ""
+
+    def says_the_same_as(self, other: Deployment) -> bool:
+        """Whether both name the same versions in the same roles and serve them alike."""
+        mine, theirs = (
+            (d.champion.model_version_id, *([v.model_version_id for v in vs] for vs in (d.challengers, d.shadows)))
+            for d in (self, other)
+        )
+        return mine == theirs and self.serving == other.serving

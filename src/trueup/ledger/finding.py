@@ -71,7 +71,7 @@ class Finder:
         shown["content_digest"] = bytes(record["content_digest"]).hex()
         steps = zip(("parse", "validate", "queue", "model"), record["steps_us"], strict=True)
         shown["steps_us"] = dict(steps)
-        shown["fields"] = {f.name: _value(contract, f, record) for f in contract.fields}
+        shown["fields"] = named_fields(contract, record)
         shown["reasons"] = _reasons(contract, record)
         shown["outcome"] = record["outcome"] if record["outcome_text"] is None else record["outcome_text"]
         shown["outcome_known_at"] = record["outcome_known_at"]
@@ -87,6 +87,11 @@ class Finder:
             cursor = connection.execute(_LIST, conditions)
             names = named(cursor)
             return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def named_fields(contract: Contract, stored: dict[str, Any]) -> dict[str, Any]:
+    """Plain values by field name from ``stored``'s lists ``floats``, ``ints`` and ``texts``."""
+    return {f.name: _value(contract, f, stored) for f in contract.fields}
 
 
 def _value(contract: Contract, f: Field, record: dict[str, Any]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -59,7 +58,7 @@ class PostgresRegistry:
 
     def add_version(self, version: ModelVersion) -> ModelVersion:
         """Stores the version; the same again is the same row, other content a Conflict."""
-        digest = version_digest(version)
+        digest = version.digest
         with self._owner.transaction() as connection:
             connection.execute(_LOCK)
             contract_id = self._add_contract(connection, version.contract)
@@ -99,7 +98,7 @@ class PostgresRegistry:
         with self._owner.transaction() as connection:
             connection.execute(_LOCK)
             current = _newest(connection, deployment.name)
-            if current is not None and _same(current, deployment):
+            if current is not None and current.says_the_same_as(deployment):
                 return current
             connection.execute(
                 "INSERT INTO ledger.deployments (name) VALUES (%s) ON CONFLICT DO NOTHING", (deployment.name,)
@@ -163,21 +162,8 @@ class PostgresRegistry:
         return int(added[0])
 
 
-def version_digest(version: ModelVersion) -> str:
-    """SHA-256 over what makes a version that version: its contract and its artifacts' digests."""
-    parts = [version.contract.digest, *(f"{a.runtime}:{a.digest}" for a in version.artifacts)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
 def _json(value: Any) -> str:
     return json.dumps(value)
-
-
-def _same(a: Deployment, b: Deployment) -> bool:
-    def ids(d: Deployment) -> tuple[Any, ...]:
-        return (d.champion.model_version_id, *([v.model_version_id for v in vs] for vs in (d.challengers, d.shadows)))
-
-    return ids(a) == ids(b) and a.serving == b.serving
 
 
 def _newest(connection: Connection, name: str) -> Deployment | None:

@@ -1,0 +1,184 @@
+"""The ledger's fake: the same promises in a dictionary, for tests without PostgreSQL.
+
+Keeps no outcomes and no partitions. ``tests/contract/test_ledger_contract.py`` holds it
+and the real one to the same sentences.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueup.domain.batch import Answers, Booked, Booking, Receipt, Refusal, RefusalReason, Refusals, Role, Source
+from trueup.domain.contract import Contract, Storage
+from trueup.errors import InvalidQuery, NotFound
+from trueup.ledger.finding import named_fields
+from trueup.ledger.identity import prediction_ids
+from trueup.ledger.rows import taken
+from trueup.ports import ModelRegistry, PredictionFilter
+from trueup.settings import Limits
+
+
+class MemoryLedger:
+    """One lock instead of transactions."""
+
+    def __init__(self, registry: ModelRegistry, limits: Limits) -> None:
+        self._registry = registry
+        self._limits = limits
+        self._rows: dict[bytes, dict[str, Any]] = {}
+        self._claims: dict[tuple[int, str, str], np.datetime64] = {}
+        self._batches = 0
+        self._lock = threading.Lock()
+        self.refused: list[tuple[str, Refusal]] = []
+
+    def book(self, booking: Booking) -> Receipt:
+        """Books all rows, or none when an event lies out of bounds."""
+        self._check_days(booking.event_time)
+        ids = {s.role: prediction_ids(booking.deployment_id, s.role, booking.source.name, booking.source.keys)
+               for s in booking.scored}  # fmt: skip
+        booked = np.full(len(booking), Booked.NEW, np.int8)
+        answers = booking.scored[0].answers
+        with self._lock:
+            for place, one in enumerate(ids[Role.CHAMPION]):
+                first = self._rows.get(one.tobytes())
+                if first is None:
+                    self._add(booking, place, {role: of_role[place] for role, of_role in ids.items()})
+                elif first["contract"] == booking.columns.contract and first["digest"] != booking.digests[place]:
+                    booked[place] = Booked.CONFLICT
+                else:
+                    booked[place] = Booked.REPEATED
+                    answers = _with(answers, place, first["answers"])
+            new = bool((booked == Booked.NEW).any())
+            self._batches += new
+        self._refuse_conflicts(booking, booked)
+        return Receipt(self._batches if new else None, ids[Role.CHAMPION], booked, answers)
+
+    def claim_event_times(
+        self, deployment_id: int, source: Source, moments: NDArray[np.datetime64]
+    ) -> NDArray[np.datetime64]:
+        """The first moment claimed for each key of a request, or for the whole of another source."""
+        with self._lock:
+            found = [
+                self._claims.setdefault((deployment_id, source.name, key if source.name == "request" else ""), moment)
+                for key, moment in zip(source.keys, moments.astype("datetime64[us]"), strict=True)
+            ]
+        return np.array(found, "datetime64[us]")
+
+    def refuse(self, refusals: Refusals) -> int:
+        """Adds refusals; the same again adds nothing."""
+        with self._lock:
+            added = [r for r in refusals.rows if (refusals.source.name, r) not in self.refused]
+            self.refused += [(refusals.source.name, r) for r in added]
+        return len(added)
+
+    def prediction(self, prediction_id: UUID) -> dict[str, Any]:
+        """One prediction with named features and reasons."""
+        row = self._rows.get(prediction_id.bytes)
+        if row is None:
+            raise NotFound("no such prediction")
+        contract: Contract = row["contract"]
+        reasons = row["answers"].reasons
+        explained = reasons is not None and reasons.present[0]
+        return {
+            **self._listed(row),
+            "source": row["source"].name,
+            "source_key": row["source_key"],
+            "fields": named_fields(contract, row["stored"]),
+            "reasons": [
+                {"field": contract.features[place].name, "contribution": value}
+                for place, value in zip(reasons.fields[0].tolist(), reasons.values[0].tolist(), strict=True)
+            ]
+            if explained
+            else [],
+        }
+
+    def predictions(self, where: PredictionFilter) -> list[dict[str, Any]]:
+        """Predictions, newest events first."""
+        if not 1 <= where.limit <= self._limits.listed_rows:
+            raise InvalidQuery(f"limit must lie between 1 and {self._limits.listed_rows}")
+        listed = [self._listed(row) for row in self._rows.values()]
+        chosen = [row for row in listed if _fits(row, where)]
+        return sorted(chosen, key=lambda r: (-r["event_time"].astype(np.int64), r["prediction_id"]))[: where.limit]
+
+    def _add(self, booking: Booking, place: int, ids: dict[Role, NDArray[np.uint8]]) -> None:
+        columns = booking.columns.take(np.array([place]))
+        nulls = {Storage.FLOATS: columns.float_nulls, Storage.INTS: columns.int_nulls, Storage.TEXTS: None}
+        stored = {}
+        for storage, block in zip(Storage, (columns.floats, columns.ints, columns.texts), strict=True):
+            mask = nulls[storage]
+            gone = np.zeros(block.shape[1], bool) if mask is None else mask[0]
+            stored[storage.value] = [None if g else v for g, v in zip(gone, block[0].tolist(), strict=True)]
+        for scored in booking.scored:
+            self._rows[ids[scored.role].tobytes()] = {
+                "prediction_id": UUID(bytes=ids[scored.role].tobytes()),
+                "deployment_id": booking.deployment_id,
+                "model_version_id": scored.model_version_id,
+                "contract": booking.columns.contract,
+                "role": scored.role,
+                "source": booking.source,
+                "source_key": booking.source.keys[place],
+                "business_key": booking.business_keys[place],
+                "event_time": booking.event_time[place],
+                "digest": booking.digests[place],
+                "answers": taken(scored.answers, np.array([place])),
+                "stored": stored,
+            }
+
+    def _listed(self, row: dict[str, Any]) -> dict[str, Any]:
+        deployment = next(d for d in self._registry.deployments() if d.deployment_id == row["deployment_id"])
+        answers: Answers = row["answers"]
+        score = float(answers.score[0])
+        cost = None if answers.expected_cost is None else float(answers.expected_cost[0])
+        return {
+            "prediction_id": row["prediction_id"],
+            "deployment": deployment.name,
+            "role": str(row["role"]),
+            "status": str(answers.status[0]),
+            "business_key": row["business_key"],
+            "event_time": row["event_time"],
+            "score": None if np.isnan(score) else score,
+            "class": None if answers.classes is None else answers.classes[0],
+            "decision": None if answers.decision is None else answers.decision[0],
+            "expected_cost": None if cost is None or np.isnan(cost) else cost,
+        }
+
+    def _check_days(self, event_time: NDArray[np.datetime64]) -> None:
+        days = (event_time.astype("datetime64[D]") - np.datetime64("now", "D")).astype(int)
+        if (days < -self._limits.event_past_days).any() or (days > self._limits.event_future_days).any():
+            raise InvalidQuery("an event lies too far in the past or in the future")
+
+    def _refuse_conflicts(self, booking: Booking, booked: NDArray[np.int8]) -> None:
+        rows = [
+            Refusal(booking.source.keys[i], RefusalReason.CONFLICT, "the identity holds other content",
+                    booking.digests[i])
+            for i in np.flatnonzero(booked == Booked.CONFLICT).tolist()
+        ]  # fmt: skip
+        when = booking.event_time[0].astype("datetime64[us]").item()
+        self.refuse(Refusals(booking.deployment_id, booking.source, when, booking.received_at, rows))
+
+
+def _with(answers: Answers, place: int, first: Answers) -> Answers:
+    """The answers with another one's only row in one place; ``first`` has the columns that ``answers`` has."""
+    changes = {}
+    for name in ("status", "score", "outputs", "classes", "decision", "expected_cost"):
+        values, other = getattr(answers, name), getattr(first, name)
+        if values is None or other is None:
+            continue
+        changes[name] = values.copy()
+        changes[name][place] = other[0]
+    return replace(answers, **changes)
+
+
+def _fits(row: dict[str, Any], where: PredictionFilter) -> bool:
+    day = row["event_time"].astype("datetime64[D]").item()
+    return (
+        all(getattr(where, name) in (None, row[name]) for name in ("deployment", "business_key", "status", "decision"))
+        and (where.event_from is None or day >= where.event_from)
+        and (where.event_until is None or day <= where.event_until)
+        and (where.min_score is None or (row["score"] is not None and row["score"] >= where.min_score))
+    )
