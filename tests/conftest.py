@@ -38,13 +38,13 @@ def template(server: EmbeddedPostgres) -> str:
 @pytest.fixture
 def empty_database(server: EmbeddedPostgres) -> Urls:
     """A database without anything in it."""
-    return _create(server, "template0")
+    return create_database(server, "template0")
 
 
 @pytest.fixture
 def fresh_database(server: EmbeddedPostgres, template: str) -> Urls:
     """A migrated database of the test's own."""
-    return _create(server, template)
+    return create_database(server, template)
 
 
 @pytest.fixture
@@ -60,7 +60,8 @@ def up(fresh_database: Urls, settings: trueup.Settings) -> Iterator[trueup.Trueu
         yield opened
 
 
-def _create(server: EmbeddedPostgres, template: str) -> Urls:
+def create_database(server: EmbeddedPostgres, template: str) -> Urls:
+    """A copy of the template, named after nothing else."""
     name = f"test_{next(_NUMBER)}"
     with psycopg.connect(server.urls("postgres").owner, autocommit=True) as connection:
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")

@@ -1,45 +1,151 @@
-"""Every `trueup` command that the README shows is one that works."""
+"""Every command and program that the documents show is one that works."""
 
 from __future__ import annotations
 
 import os
 import re
-import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from trueup.ledger.embedded import EmbeddedPostgres
+
 ROOT = Path(__file__).parents[2]
-COMMANDS = [
-    line
-    for block in re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    for line in block.splitlines()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CONTRACT = """
+name: settlement_fails
+version: 1
+event_time: settlement_date
+fields:
+  settlement_date: {type: date, role: context}
+  cusip: {type: string, role: key}
+  last_value_usd: {type: float64, nullable: true, minimum: 0, unit: USD}
+output: {kind: probability}
+label: {name: failed, type: bool, horizon: {days: 1}}
+decision: {threshold: 0.5}
+"""
+DAY = ["settlement_date,cusip,last_value_usd", "2026-11-20,037833100,1250000.0", "2026-11-20,594918104,"]
+PREPARED = """
+frame = [{"settlement_date": "2026-11-20", "cusip": "037833100", "last_value_usd": 5.0}]
+outcomes = [{"cusip": "037833100", "event_day": "2026-11-20", "value": True}]
+"""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+# A tutorial is run as a whole, below.
+SHELL = [
+    (page.name, block)
+    for page in PAGES
+    for block in blocks(page, "console")
+    if page.parent.name != "tutorials" and not block.startswith("make")
 ]
 
 
+class Place:
+    """A folder with the files that the documents speak of, and trueup's data beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        scripts = Path(sys.executable).parent
+        self.environment = {
+            **os.environ,
+            "TRUEUP_DATA_DIR": str(folder / "data"),
+            "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        }
+
+    def run(self, *command: str, **environment: str) -> str:
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    import numpy as np
+    import xgboost
 
-
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("trueup ")])
-def test_the_command_works(command: str, home: Path):
-    words = shlex.split(command)[1:]
-    done = subprocess.run(
-        [sys.executable, "-m", "trueup", *words],
-        env={**os.environ, "TRUEUP_DATA_DIR": str(home)},
-        capture_output=True,
-        text=True,
-        timeout=120,
+    made = Place(tmp_path_factory.mktemp("reader"))
+    (made.folder / "contract.yaml").write_text(CONTRACT)
+    (made.folder / "day.csv").write_text("\n".join(DAY) + "\n")
+    (made.folder / "day.jsonl").write_text('{"settlement_date":"2026-11-20","cusip":"1","last_value_usd":2.5}\n')
+    value = np.random.default_rng(1).uniform(0, 1e6, (500, 1))
+    xgboost.train({"objective": "binary:logistic"}, xgboost.DMatrix(value, value[:, 0] > 5e5), 5).save_model(
+        made.folder / "model.ubj"
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+    made.run("trueup", *["deploy", "fails", "--contract", "contract.yaml", "--model", "model.ubj", "--version", "1"])
+    return made
+
+
+@pytest.fixture(scope="module")
+def served(place: Place) -> Iterator[dict[str, str]]:
+    """The address of a running `trueup up`, and its first key."""
+    process = subprocess.Popen(
+        ["trueup", "up", "--port", "0"],
+        cwd=place.folder,
+        env=place.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    assert process.stderr
+    key = process.stdout.readline().strip()
+    address = next(found[1] for line in process.stderr if (found := re.search(r"listens on (\S+)", line)))
+    yield {"URL": address, "KEY": key}
+    process.terminate()
+    process.communicate(timeout=60)
+
+
+@pytest.fixture
+def own_postgresql(server: EmbeddedPostgres, request: pytest.FixtureRequest) -> str:
+    return request.getfixturevalue("empty_database").owner
+
+
+@pytest.mark.parametrize(("page", "block"), SHELL, ids=[f"{page}-{i}" for i, (page, _) in enumerate(SHELL)])
+def test_the_commands_work(page: str, block: str, place: Place, request: pytest.FixtureRequest):
+    environment: dict[str, str] = {}
+    if "$URL" in block:
+        environment = request.getfixturevalue("served")
+        block = block.replace("curl ", "curl --fail-with-body --silent --show-error ")
+    if "db.example" in block:
+        real = request.getfixturevalue("own_postgresql")
+        block = re.sub(r"TRUEUP_DATABASE_URL=\S+", f"TRUEUP_DATABASE_URL='{real}'", block)
+    place.run("bash", "-euo", "pipefail", "-c", block, **environment)
 
 
 def test_the_make_commands_are_targets():
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    for command in COMMANDS:
-        if command.startswith("make "):
-            assert command.split()[1] in targets
+    called = {c.split()[1] for page in PAGES for c in re.findall(r"^make \w+", page.read_text("utf-8"), re.MULTILINE)}
+    assert {"demo", "test"} <= called <= targets
+
+
+def test_the_readmes_program_works(place: Place):
+    (program,) = blocks(ROOT / "README.md", "python")
+    place.run(sys.executable, "-c", PREPARED + program)
+
+
+def test_the_tutorial_does_what_it_says(tmp_path: Path):
+    page = ROOT / "docs/tutorials/first-prediction.md"
+    reader = Place(tmp_path)
+    (tmp_path / "contract.yaml").write_text(blocks(page, "yaml")[0])
+    for name, text in zip(("my_models.py", "morning.py"), blocks(page, "python"), strict=True):
+        (tmp_path / name).write_text(text)
+    first, again = (reader.run(sys.executable, "morning.py") for _ in range(2))
+    assert first == again
+    assert "0.9 chase" in first
+    assert "[{'business_key': 'T1', 'score': 0.9, 'outcome': 1.0}]" in first
+    (commands,) = blocks(page, "console")
+    assert "T1" in reader.run("bash", "-euc", commands)
