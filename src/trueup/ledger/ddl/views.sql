@@ -105,9 +105,15 @@ SELECT p.prediction_id, p.event_day, p.event_time, p.deployment, p.model_version
        o.revision IS NOT NULL AS has_outcome
 FROM trueup.predictions p
 JOIN ledger.contract_labels l ON l.contract_id = p.contract_id
-LEFT JOIN trueup.outcomes o
-  ON o.contract_name = p.contract AND o.label = l.label
- AND o.business_key = p.business_key AND o.event_day = p.event_day;
+-- One index probe a prediction, whatever the planner believes: statistics of fresh partitions are missing
+-- or old, and a join planned on them can compare every prediction with every outcome.
+LEFT JOIN LATERAL (
+    SELECT h.value_number, h.value_text, h.revision, h.observed_at, h.recorded_at, h.source
+    FROM trueup.outcome_history h
+    WHERE h.contract_name = p.contract AND h.label = l.label
+      AND h.business_key = p.business_key AND h.event_day = p.event_day
+    ORDER BY h.revision DESC LIMIT 1
+) o ON true;
 COMMENT ON VIEW trueup.truth IS 'Predictions joined with the latest known outcome, by business key and event day';
 COMMENT ON COLUMN trueup.truth.is_due IS 'Whether the outcome is due by now; always for "when published"';
 
@@ -122,9 +128,13 @@ LANGUAGE sql STABLE AS $$
            coalesce(p.due_day <= (at AT TIME ZONE 'UTC')::date, true)
     FROM trueup.predictions p
     JOIN trueup.contract_labels l ON l.contract_id = p.contract_id
-    LEFT JOIN trueup.outcomes_as_known(at) o
-      ON o.contract_name = p.contract AND o.label = l.label
-     AND o.business_key = p.business_key AND o.event_day = p.event_day
+    LEFT JOIN LATERAL (
+        SELECT h.value_number, h.value_text, h.revision
+        FROM trueup.outcome_history h
+        WHERE h.contract_name = p.contract AND h.label = l.label
+          AND h.business_key = p.business_key AND h.event_day = p.event_day AND h.recorded_at <= at
+        ORDER BY h.revision DESC LIMIT 1
+    ) o ON true
     WHERE p.booked_at <= at
 $$;
 COMMENT ON FUNCTION trueup.truth_as_known(timestamptz) IS 'Predictions and outcomes as both were known at an instant';
