@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -440,4 +441,12 @@ class TestFaults:
     def test_the_documentation_has_examples_of_both_kinds_of_scoring(self, door: Door) -> None:
         body = door.http.get("/openapi.json").json()["paths"]["/v1/deployments/{name}/score"]["post"]["requestBody"]
         assert set(body["content"]["application/json"]["examples"]) == {"single", "batch"}
-        assert door.http.get("/docs").status_code == 200
+
+    def test_the_documentation_needs_nobody_elses_network(self, door: Door) -> None:
+        page = door.http.get("/docs")
+        assert "script-src 'self'" in page.headers["content-security-policy"]
+        loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+        assert len(loaded) >= 3
+        for address in loaded:
+            assert address.startswith("/docs/viewer/")
+            assert door.http.get(address).status_code == 200

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -35,13 +37,18 @@ _LIST = """
     FROM trueup.predictions
     WHERE (%(deployment)s::text IS NULL OR deployment = %(deployment)s)
       AND (%(business_key)s::text IS NULL OR business_key = %(business_key)s)
-      AND (%(event_from)s::date IS NULL OR event_day >= %(event_from)s)
-      AND (%(event_until)s::date IS NULL OR event_day <= %(event_until)s)
+      AND event_day BETWEEN %(first)s AND %(last)s
       AND (%(status)s::text IS NULL OR status = %(status)s)
       AND (%(decision)s::text IS NULL OR decision = %(decision)s)
       AND (%(min_score)s::float8 IS NULL OR score >= %(min_score)s)
     ORDER BY event_day DESC, event_time DESC, prediction_id
     LIMIT %(limit)s
+"""
+_DAYS = """
+    SELECT day FROM trueup.event_days() AS day
+    WHERE (%(event_from)s::date IS NULL OR day >= %(event_from)s)
+      AND (%(event_until)s::date IS NULL OR day <= %(event_until)s)
+    ORDER BY day DESC
 """
 _SHOWN = (
     *("prediction_id", "deployment", "model_version", "role", "channel", "status", "source", "source_key"),
@@ -83,10 +90,25 @@ class Finder:
         if not 1 <= where.limit <= self._limits.listed_rows:
             raise InvalidQuery(f"limit must lie between 1 and {self._limits.listed_rows}")
         conditions = {name: getattr(where, name) for name in where.__dataclass_fields__}
+        found: list[dict[str, Any]] = []
         with self._reader.transaction() as connection:
-            cursor = connection.execute(_LIST, conditions)
-            names = named(cursor)
-            return [dict(zip(names, row, strict=True)) for row in cursor]
+            days = [row[0] for row in connection.execute(_DAYS, conditions)]
+            for part in _growing(days):
+                rest = {"first": part[-1], "last": part[0], "limit": where.limit - len(found)}
+                cursor = connection.execute(_LIST, conditions | rest)
+                names = named(cursor)
+                found += [dict(zip(names, row, strict=True)) for row in cursor]
+                if len(found) == where.limit:
+                    break
+        return found
+
+
+def _growing(days: list[date]) -> Iterator[list[date]]:
+    """One day, then twice as many each time: the newest rows are found without sorting all of them."""
+    start, size = 0, 1
+    while start < len(days):
+        yield days[start : start + size]
+        start, size = start + size, size * 2
 
 
 def named_fields(contract: Contract, stored: dict[str, Any]) -> dict[str, Any]:

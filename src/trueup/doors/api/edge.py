@@ -26,7 +26,12 @@ _HEADERS = [
     (b"cache-control", b"no-store"),
 ]
 _POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-_DOCUMENTATION = ("/docs", "/redoc")  # pages that load the viewer's script
+_DOCUMENTATION = "/docs"  # the viewer has scripts and styles, all of this server
+_VIEWER_POLICY = (
+    b"content-security-policy",
+    b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    b"img-src 'self' data:; frame-ancestors 'none'",
+)
 
 T = TypeVar("T")
 
@@ -127,7 +132,7 @@ class _Sender:
 
     def __init__(self, send: Send, *, documentation: bool) -> None:
         self._send = send
-        self._headers = _HEADERS if documentation else [*_HEADERS, _POLICY]
+        self._headers = [*_HEADERS, _VIEWER_POLICY if documentation else _POLICY]
         self.started = False
 
     async def __call__(self, message: Message) -> None:

@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import Depends, FastAPI, Query, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -52,11 +53,12 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 def create_app(services: Services, keys: ApiKeys | None = None) -> FastAPI:
     """The application over open services. ``app.state.draining`` True makes it not ready."""
-    app = FastAPI(
+    app = FastAPIOffline(  # the documentation's viewer comes from here, not from somebody's network
         title="trueup",
         description="Every prediction is booked before it is answered, and trued up with the real outcome.",
         version="1",
         redoc_url=None,
+        static_url="/docs/viewer",
     )
     work = Work(services.settings.limits)
     app.state.draining = False

@@ -57,6 +57,16 @@ COMMENT ON COLUMN trueup.predictions.steps_us IS 'Microseconds of parse, validat
 COMMENT ON COLUMN trueup.predictions.due_day IS 'Day the outcome is due; null: when published';
 COMMENT ON COLUMN trueup.predictions.expected_cost IS 'Probability x amount, in the amount''s unit';
 
+CREATE FUNCTION trueup.event_days() RETURNS SETOF date LANGUAGE sql STABLE AS $$
+    SELECT to_date(right(part.relname, 8), 'YYYYMMDD')
+    FROM pg_inherits i
+    JOIN pg_class part ON part.oid = i.inhrelid
+    JOIN pg_class whole ON whole.oid = i.inhparent
+    JOIN pg_namespace n ON n.oid = whole.relnamespace
+    WHERE n.nspname = 'ledger' AND whole.relname = 'predictions'
+$$;
+COMMENT ON FUNCTION trueup.event_days() IS 'The event days that have a partition, in no order; most hold predictions';
+
 CREATE VIEW trueup.reasons AS
 SELECT p.prediction_id, p.event_day, r.rank, f.name AS field, r.contribution
 FROM ledger.predictions p
