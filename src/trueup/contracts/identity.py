@@ -70,7 +70,8 @@ def content_digests(columns: Columns) -> list[bytes]:
             blake(heads[at : at + width], digest_size=DIGEST_BYTES).digest() for at in range(0, n * width, width or 1)
         ]
     encode = msgspec.json.Encoder().encode
-    texts = columns.texts[:, order[Storage.TEXTS]].tolist()
+    # Column by column: a list a row would wake the garbage collector.
+    texts = zip(*(columns.texts[:, place].tolist() for place in order[Storage.TEXTS]), strict=True)
     return [
         blake(heads[i * width : (i + 1) * width] + encode(row), digest_size=DIGEST_BYTES).digest()
         for i, row in enumerate(texts)

@@ -32,7 +32,8 @@ COLUMNS = (
     *("reason_fields", "reason_values"),
 )
 
-CHUNK_ROWS = 512  # packed at once: the server works on one chunk while the next is packed
+# Packed at once: the server works on one chunk while the next is packed, so the first is small.
+FIRST_ROWS, MOST_ROWS = 64, 512
 
 _EPOCH_DAY = np.datetime64("2000-01-01", "D")
 _EPOCH = np.datetime64("2000-01-01T00:00:00", "us")
@@ -57,11 +58,13 @@ Piece = bytes | _Fixed | Sequence[bytes]  # same in every row | same length in e
 
 def packed(booking: Booking, scored: Scored, ids: NDArray[np.uint8], batch_id: int) -> Iterator[bytes]:
     """The rows of one version in chunks, without header and trailer."""
-    for start in range(0, len(ids), CHUNK_ROWS):
-        rows = slice(start, start + CHUNK_ROWS)
-        part, answers = (booking, scored.answers) if len(ids) <= CHUNK_ROWS else (
+    start, size = 0, FIRST_ROWS
+    while start < len(ids):
+        rows = slice(start, start + size)
+        part, answers = (booking, scored.answers) if start == 0 and len(ids) <= size else (
             part_of(booking, rows), taken(scored.answers, rows))  # fmt: skip
         yield _chunk(part, answers, scored, ids[rows], batch_id)
+        start, size = start + size, min(2 * size, MOST_ROWS)
 
 
 def framed(rows: Iterable[bytes]) -> Iterator[bytes]:

@@ -30,6 +30,7 @@ class XgboostScorer:
 
     def __init__(self, booster: Any, threads: int) -> None:
         self._booster = booster
+        self._threads = threads
         booster.set_param({"nthread": threads})
 
     def score(self, columns: Columns) -> Floats:
@@ -47,7 +48,7 @@ class XgboostScorer:
         """TreeSHAP, exact, in the margin's unit; None for several classes."""
         import xgboost
 
-        matrix = xgboost.DMatrix(columns.matrix())
+        matrix = xgboost.DMatrix(columns.matrix(), nthread=self._threads)
         with_bias = self._booster.predict(matrix, pred_contribs=True, validate_features=False)
         return None if with_bias.ndim != 2 else np.asarray(with_bias[:, :-1], np.float64)
 
