@@ -17,7 +17,7 @@ demo: $(VENV)/.demo ## train, deploy, replay and true up settlement fails (DATA=
 
 test: $(VENV)/.dev lint ## lint, types, import contracts, and the whole test suite
 	@echo "== tests: unit, contract, integration, acceptance"
-	$(BIN)/python -m pytest tests/unit tests/contract tests/integration tests/acceptance
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/acceptance tests/integration tests/contract tests/unit
 
 lint: $(VENV)/.dev ## style, types, directions of imports
 	@echo "== style"

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
-from psycopg import sql
 
 import trueup
+from databases import create_database
 from trueup.bootstrap import wired
 from trueup.ledger import migrating
 from trueup.ledger.embedded import EmbeddedPostgres
 from trueup.ledger.urls import Urls
-
-_NUMBER = itertools.count()
 
 
 @pytest.fixture(scope="session")
@@ -58,12 +54,3 @@ def up(fresh_database: Urls, settings: trueup.Settings) -> Iterator[trueup.Trueu
     """trueup on a fresh database."""
     with trueup.Trueup(wired(settings, fresh_database)) as opened:
         yield opened
-
-
-def create_database(server: EmbeddedPostgres, template: str) -> Urls:
-    """A copy of the template, named after nothing else."""
-    name = f"test_{next(_NUMBER)}"
-    with psycopg.connect(server.urls("postgres").owner, autocommit=True) as connection:
-        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
-        connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
-    return server.urls(name)

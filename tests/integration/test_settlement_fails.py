@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from starlette.testclient import TestClient
 
 import trueup
-from conftest import create_database
+from databases import create_database
 from trueup.bootstrap import wired
 from trueup.doors.api.server import create_app
 from trueup.doors.auth import ApiRole, MemoryApiKeys
