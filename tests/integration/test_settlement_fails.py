@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from trueup_examples.settlement_fails.figures import figures
 from trueup_examples.settlement_fails.files import list_files, read_file
 from trueup_examples.settlement_fails.market import Market, write_files
 from trueup_examples.settlement_fails.replay import DEPLOYMENT, Replay
+from trueup_examples.settlement_fails.train import Examples, train
 
 TRUTH = """
     SELECT to_char(t.event_day, 'YYYY-MM') AS month, t.event_day, t.prediction_id::text AS id, t.score,
@@ -113,6 +116,22 @@ def test_a_row_scored_live_equals_the_row_of_the_back_test(replayed: tuple[trueu
         back_test = up.prediction(row["prediction_id"])
         for name in ("fields", "score", "expected_cost", "decision", "status", "content_digest", "model_version"):
             assert live[name] == back_test[name]
+
+
+def test_a_half_made_mlflow_store_is_made_anew(tmp_path: Path):
+    store = tmp_path / "mlflow"
+    store.mkdir()
+    with closing(sqlite3.connect(store / "mlflow.db")) as half:
+        half.execute("CREATE TABLE experiments (nothing INTEGER)")
+        half.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        half.commit()
+    rng = np.random.default_rng(2)
+    examples = Examples()
+    examples.matrices.append(rng.normal(size=(200, 46)).astype(np.float32))
+    examples.labels.append(rng.random(200) > 0.5)
+    train(examples, store)
+    with closing(sqlite3.connect(store / "mlflow.db")) as whole:
+        assert whole.execute("SELECT count(*) FROM runs").fetchone() == (1,)
 
 
 def top_of_each_day(rows: list[dict[str, Any]], ranking: str, size: int = 200) -> list[dict[str, Any]]:

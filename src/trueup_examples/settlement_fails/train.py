@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import warnings
 from dataclasses import dataclass, field
 from functools import cache
@@ -98,6 +99,10 @@ def _log_to_mlflow(booster: Any, label: NDArray[np.bool_], store: Path) -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
+    whole = store / "whole"
+    if not whole.exists():
+        # MLflow makes its tables one by one; a stop in between leaves a store it can neither use nor mend.
+        shutil.rmtree(store, ignore_errors=True)
     store.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -105,6 +110,7 @@ def _log_to_mlflow(booster: Any, label: NDArray[np.bool_], store: Path) -> None:
         if mlflow.get_experiment_by_name("settlement-fails") is None:
             mlflow.create_experiment("settlement-fails", artifact_location=(store / "artifacts").as_uri())
         mlflow.set_experiment("settlement-fails")
+        whole.touch()
         with mlflow.start_run():
             mlflow.log_params({**PARAMETERS, "rounds": ROUNDS, "rows": len(label)})
             mlflow.log_metric("base_rate", float(label.mean()))
