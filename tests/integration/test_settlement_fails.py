@@ -122,7 +122,7 @@ def test_a_half_made_mlflow_store_is_made_anew(tmp_path: Path):
     store = tmp_path / "mlflow"
     store.mkdir()
     with closing(sqlite3.connect(store / "mlflow.db")) as half:
-        half.execute("CREATE TABLE experiments (nothing INTEGER)")
+        half.execute("CREATE TABLE experiments (cut_off INTEGER)")
         half.execute("CREATE TABLE alembic_version (version_num TEXT)")
         half.commit()
     rng = np.random.default_rng(2)
