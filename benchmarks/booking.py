@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import tempfile
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +50,8 @@ def bookings(deployment: trueup.Deployment, n: int) -> Booking:
         business_keys=business_keys(columns),
         event_time=when,
         due_day=due_days(CONTRACT.label, when),
-        received_at=datetime.now(UTC),
+        received_at=when,
+        steps_us=np.zeros((n, 4), np.int32),
         scored=[Scored(Role.CHAMPION, version.model_version_id, answers)],
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from trueup.domain.batch import Channel, Columns, Source
 from trueup.domain.deployment import ModelVersion
 from trueup.errors import ScoringError
 from trueup.ports import Ledger, ModelRegistry, OutcomeStore
-from trueup.scoring.service import Response, Scoring
+from trueup.scoring.service import Instances, Response, Scoring
 from trueup.settings import Limits
 
 CONTRACT = trueup.load_contract("""
@@ -80,7 +80,10 @@ class Desk:
         numbered = keys or [str(i) for i in range(len(rows))]
         decoded = resolved.decoder.records(rows)
         where = Source(Channel.BATCH, source, numbered)
-        return self.scoring.score(resolved, decoded, where, received_at=datetime.now(UTC), **options)
+        groups = options.pop("groups", None)
+        instances = Instances.of(decoded, where, received_at=datetime.now(UTC), **options)
+        instances = replace(instances, groups=None if groups is None else np.array(groups))
+        return self.scoring.score(resolved, instances)
 
 
 def trade(i: int, **changes: Any) -> dict[str, Any]:

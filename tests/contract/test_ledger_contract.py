@@ -47,6 +47,22 @@ class TestEveryLedger:
         assert [(r.row, r.reason) for r in response.refused] == [(1, RefusalReason.CONFLICT)]
         assert response.ids()[1] is None
 
+    def test_a_group_with_a_conflict_is_withheld_whole_and_others_are_booked(self, desk: Desk):
+        desk.deploy()
+        desk.score([trade(1), trade(2)], keys=["a/0", "a/1"])
+        rows = [trade(1), trade(2, amount=7.0), trade(3), trade(4), trade(5)]
+        response = desk.score(rows, keys=["a/0", "a/1", "a/2", "b/0", "b/1"], groups=[0, 0, 0, 1, 1])
+        assert response.receipt.booked.tolist() == [
+            *(Booked.REPEATED, Booked.CONFLICT, Booked.WITHHELD),
+            *(Booked.NEW, Booked.NEW),
+        ]
+        assert [(r.row, r.reason) for r in response.refused] == [
+            (1, RefusalReason.CONFLICT),
+            (2, RefusalReason.REQUEST),
+        ]
+        assert response.ids()[2] is None
+        assert len(desk.ledger.predictions(PredictionFilter())) == 4
+
     def test_of_one_identity_in_a_batch_the_first_counts(self, desk: Desk):
         desk.deploy()
         response = desk.score([trade(1), trade(1), trade(1, amount=7.0)], keys=["a", "a", "a"])

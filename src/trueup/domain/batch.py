@@ -66,6 +66,7 @@ class Booked(IntEnum):
     NEW = 0
     REPEATED = 1  # the row was there already; its first answer is returned
     CONFLICT = 2  # the identity is taken by other content; nothing is returned
+    WITHHELD = 3  # a row of the same group is a conflict; not booked, nothing is returned
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,24 @@ class Columns:
             None if self.float_nulls is None else self.float_nulls[rows],
             None if self.int_nulls is None else self.int_nulls[rows],
         )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Columns]) -> Columns:
+        """The rows of all parts, which share one contract, in the order given."""
+        if len(parts) == 1:
+            return parts[0]
+        masks: list[Bools | None] = []
+        for name, block in (("float_nulls", "floats"), ("int_nulls", "ints")):
+            held = [getattr(part, name) for part in parts]
+            if all(mask is None for mask in held):
+                masks.append(None)
+                continue
+            whole = zip(held, parts, strict=True)
+            masks.append(
+                np.concatenate([np.zeros(getattr(p, block).shape, bool) if m is None else m for m, p in whole])
+            )
+        floats, ints, texts = (np.concatenate([getattr(p, b) for p in parts]) for b in ("floats", "ints", "texts"))
+        return cls(parts[0].contract, floats, ints, texts, *masks)
 
     def nulls(self, name: str) -> Bools:
         """Mask (n,) of the rows in which the field is null."""
@@ -195,6 +214,22 @@ class Answers:
     def __len__(self) -> int:
         return int(self.score.shape[0])
 
+    def take(self, rows: slice | NDArray[np.intp]) -> Answers:
+        """The named rows, in the order given."""
+        reasons = self.reasons
+        return Answers(
+            self.status[rows],
+            self.score[rows],
+            None if self.outputs is None else self.outputs[rows],
+            None if self.classes is None else self.classes[rows],
+            None if self.decision is None else self.decision[rows],
+            None if self.expected_cost is None else self.expected_cost[rows],
+            None if reasons is None else Reasons(reasons.fields[rows], reasons.values[rows], reasons.present[rows]),
+        )
+
+
+REQUEST_SOURCE = "request"  # rows whose identity is their caller's idempotency key
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -225,8 +260,10 @@ class Booking:
 
     ``event_time`` datetime64[us] (n,) UTC. ``digests`` are 16 bytes a row over the
     instance's content.
-    ``due_day`` datetime64[D] (n,), NaT for "when published"; ``steps_us`` are
-    microseconds spent so far in (parse, validate, queue, model).
+    ``due_day`` datetime64[D] (n,), NaT for "when published"; ``received_at``
+    datetime64[us] (n,) UTC; ``steps_us`` int32 (n, 4) are microseconds spent so far in
+    (parse, validate, queue, model). ``groups`` int64 (n,), where given, names rows that are
+    booked together or not at all: one conflict among them withholds the others.
     """
 
     deployment_id: int
@@ -237,9 +274,10 @@ class Booking:
     business_keys: Sequence[str]
     event_time: NDArray[np.datetime64]
     due_day: NDArray[np.datetime64]
-    received_at: datetime
+    received_at: NDArray[np.datetime64]
     scored: Sequence[Scored]
-    steps_us: tuple[int, int, int, int] = (0, 0, 0, 0)
+    steps_us: NDArray[np.int32]
+    groups: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.columns)

@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 from trueup.bootstrap import Services, open_services
 from trueup.contracts.decoding import Decoder
 from trueup.contracts.reading import load_contract
-from trueup.domain.batch import Booked, Channel, Decoded, OutcomeReceipt, RefusalReason, Role, Source
+from trueup.domain.batch import REQUEST_SOURCE, Booked, Channel, Decoded, OutcomeReceipt, RefusalReason, Role, Source
 from trueup.domain.contract import Contract
 from trueup.domain.deployment import Deployment, Serving
 from trueup.errors import InstanceErrors, InvalidQuery, MissingExtra
 from trueup.outcomes.decoding import outcome_batch, outcome_contract
 from trueup.ports import PredictionFilter
-from trueup.scoring.service import Predicted, Response
+from trueup.scoring.service import Instances, Predicted, Response
 from trueup.settings import Settings
 
 
@@ -165,16 +165,15 @@ class Trueup:
                 next_step="leave out event_time",
             )
         received_at, began = datetime.now(UTC), time.perf_counter_ns()
-        decoded = decode(resolved.decoder, batch.data)
-        return self.services.scoring.predict(
-            resolved,
-            decoded,
+        instances = Instances.of(
+            decode(resolved.decoder, batch.data),
             Source(channel, batch.source, batch.keys),
-            event_time=batch.event_time,
             received_at=received_at,
+            event_time=batch.event_time,
             want_reasons=reasons,
             parse_us=(time.perf_counter_ns() - began) // 1000,
         )
+        return self.services.scoring.predict(resolved, instances)
 
     def outcomes(self, contract_name: str, data: Any, *, source: str) -> OutcomeReceipt:
         """Records real outcomes; one that equals the latest known changes nothing.
@@ -396,7 +395,7 @@ def _identity(dataset: str | None, keys: Sequence[str] | None, total: int) -> tu
     numbered = keys if keys is not None else [str(i) for i in range(total)]
     if dataset is not None:
         return f"batch:{dataset}", numbered
-    return ("request" if keys is not None else f"batch:{uuid4()}"), numbered
+    return (REQUEST_SOURCE if keys is not None else f"batch:{uuid4()}"), numbered
 
 
 def _stacked(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -14,12 +14,12 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from trueup.domain.batch import Answers, Booked, Booking, Receipt, Refusal, RefusalReason, Refusals, Role, Source
+from trueup.domain.batch import REQUEST_SOURCE, Answers, Booked, Booking, Receipt, Refusal, Refusals, Role, Source
 from trueup.domain.contract import Contract, Storage
 from trueup.errors import InvalidQuery, NotFound
 from trueup.ledger.finding import named_fields
 from trueup.ledger.identity import prediction_ids
-from trueup.ledger.rows import taken
+from trueup.ledger.postgres import conflicts, withhold
 from trueup.ports import ModelRegistry, PredictionFilter
 from trueup.settings import Limits
 
@@ -44,19 +44,32 @@ class MemoryLedger:
         booked = np.full(len(booking), Booked.NEW, np.int8)
         answers = booking.scored[0].answers
         with self._lock:
-            for place, one in enumerate(ids[Role.CHAMPION]):
-                first = self._rows.get(one.tobytes())
-                if first is None:
-                    self._add(booking, place, {role: of_role[place] for role, of_role in ids.items()})
-                elif first["contract"] == booking.columns.contract and first["digest"] != booking.digests[place]:
-                    booked[place] = Booked.CONFLICT
-                else:
-                    booked[place] = Booked.REPEATED
-                    answers = _with(answers, place, first["answers"])
+            self._mark(booking, ids[Role.CHAMPION], booked)
+            withhold(booking, booked)
+            for place in np.flatnonzero(booked == Booked.NEW).tolist():
+                self._add(booking, place, {role: of_role[place] for role, of_role in ids.items()})
+            for place in np.flatnonzero(booked == Booked.REPEATED).tolist():
+                first = self._rows[ids[Role.CHAMPION][place].tobytes()]
+                answers = _with(answers, place, first["answers"])
             new = bool((booked == Booked.NEW).any())
             self._batches += new
-        self._refuse_conflicts(booking, booked)
+        when = booking.event_time[0].astype("datetime64[us]").item()
+        self.refuse(Refusals(booking.deployment_id, booking.source, when, when, conflicts(booking, booked)))
         return Receipt(self._batches if new else None, ids[Role.CHAMPION], booked, answers)
+
+    def _mark(self, booking: Booking, ids: NDArray[np.uint8], booked: NDArray[np.int8]) -> None:
+        """What is there already, in the ledger or in an earlier row of the batch."""
+        first_places: dict[bytes, int] = {}
+        for place, one in enumerate(ids):
+            held = self._rows.get(one.tobytes())
+            before = first_places.setdefault(one.tobytes(), place)
+            if held is not None:
+                same = held["contract"] != booking.columns.contract or held["digest"] == booking.digests[place]
+            elif before != place:
+                same = booking.digests[before] == booking.digests[place]
+            else:
+                continue
+            booked[place] = Booked.REPEATED if same else Booked.CONFLICT
 
     def claim_event_times(
         self, deployment_id: int, source: Source, moments: NDArray[np.datetime64]
@@ -64,7 +77,9 @@ class MemoryLedger:
         """The first moment claimed for each key of a request, or for the whole of another source."""
         with self._lock:
             found = [
-                self._claims.setdefault((deployment_id, source.name, key if source.name == "request" else ""), moment)
+                self._claims.setdefault(
+                    (deployment_id, source.name, key if source.name == REQUEST_SOURCE else ""), moment
+                )
                 for key, moment in zip(source.keys, moments.astype("datetime64[us]"), strict=True)
             ]
         return np.array(found, "datetime64[us]")
@@ -125,7 +140,7 @@ class MemoryLedger:
                 "business_key": booking.business_keys[place],
                 "event_time": booking.event_time[place],
                 "digest": booking.digests[place],
-                "answers": taken(scored.answers, np.array([place])),
+                "answers": scored.answers.take(np.array([place])),
                 "stored": stored,
             }
 
@@ -151,15 +166,6 @@ class MemoryLedger:
         days = (event_time.astype("datetime64[D]") - np.datetime64("now", "D")).astype(int)
         if (days < -self._limits.event_past_days).any() or (days > self._limits.event_future_days).any():
             raise InvalidQuery("an event lies too far in the past or in the future")
-
-    def _refuse_conflicts(self, booking: Booking, booked: NDArray[np.int8]) -> None:
-        rows = [
-            Refusal(booking.source.keys[i], RefusalReason.CONFLICT, "the identity holds other content",
-                    booking.digests[i])
-            for i in np.flatnonzero(booked == Booked.CONFLICT).tolist()
-        ]  # fmt: skip
-        when = booking.event_time[0].astype("datetime64[us]").item()
-        self.refuse(Refusals(booking.deployment_id, booking.source, when, booking.received_at, rows))
 
 
 def _with(answers: Answers, place: int, first: Answers) -> Answers:

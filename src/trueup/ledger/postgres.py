@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 from uuid import UUID
@@ -30,6 +30,7 @@ import psycopg
 from numpy.typing import NDArray
 
 from trueup.domain.batch import (
+    REQUEST_SOURCE,
     Answers,
     Booked,
     Booking,
@@ -45,7 +46,7 @@ from trueup.errors import InvalidQuery, LedgerUnavailable
 from trueup.ledger.copying import copy_rows
 from trueup.ledger.finding import Finder
 from trueup.ledger.identity import prediction_ids
-from trueup.ledger.rows import COLUMNS, framed, packed, part_of, taken
+from trueup.ledger.rows import COLUMNS, framed, packed, part_of
 from trueup.ports import PredictionFilter
 from trueup.postgres import Connection, Pool
 from trueup.settings import Limits
@@ -118,14 +119,14 @@ class PostgresLedger:
     ) -> NDArray[np.datetime64]:
         """The first moment claimed for each key of a request, or for the whole of another source."""
         claims = dict(zip(source.keys, moments.astype("datetime64[us]").tolist(), strict=True))
-        if source.name != "request":
+        if source.name != REQUEST_SOURCE:
             claims = {"": next(iter(claims.values()))}
         keys = sorted(claims)  # two writers claim in one order, so they wait and do not deadlock
         wanted = [claims[key].replace(tzinfo=UTC) for key in keys]
         with self._writer.transaction() as connection:
             connection.execute(_CLAIM, (deployment_id, source.name, keys, wanted))
             first = dict(connection.execute(_CLAIMED, (deployment_id, source.name, keys)).fetchall())
-        found = [first[key if source.name == "request" else ""].replace(tzinfo=None) for key in source.keys]
+        found = [first[key if source.name == REQUEST_SOURCE else ""].replace(tzinfo=None) for key in source.keys]
         return np.array(found, "datetime64[us]")
 
     def refuse(self, refusals: Refusals) -> int:
@@ -170,17 +171,18 @@ class PostgresLedger:
                 return self._copy(booking, ids, fresh), found
             except (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected):
                 self._read_first(booking, ids[Role.CHAMPION], fresh, booked, found)
+                withhold(booking, booked)
         raise LedgerUnavailable("other writers keep booking the same instances", next_step="try again")
 
     def _copy(self, booking: Booking, ids: dict[Role, NDArray[np.uint8]], fresh: NDArray[np.intp]) -> int:
         scored = booking.scored
         if len(fresh) < len(booking):
-            scored = [replace(s, answers=taken(s.answers, fresh)) for s in scored]
+            scored = [replace(s, answers=s.answers.take(fresh)) for s in scored]
             ids = {role: of_role[fresh] for role, of_role in ids.items()}
             booking = part_of(booking, fresh)
         batch_id = self._next_batch_id()
         about = (batch_id, booking.deployment_id, booking.contract_id, str(booking.source.channel), booking.source.name)
-        batch = (_BATCH, (*about, len(fresh), len(fresh) * len(scored), booking.received_at))
+        batch = (_BATCH, (*about, len(fresh), len(fresh) * len(scored), _moment(booking.received_at.min())))
         rows = chain.from_iterable(packed(booking, s, ids[s.role], batch_id) for s in scored)
         with self._writer.connection() as connection:
             copy_rows(connection, [batch], _COPY, framed(rows))
@@ -217,17 +219,32 @@ class PostgresLedger:
                     found[place] = _First(*row[3:]) if same else _NOTHING
 
     def _refuse_conflicts(self, booking: Booking, booked: NDArray[np.int8]) -> None:
-        places = np.flatnonzero(booked == Booked.CONFLICT).tolist()
-        if not places:
-            return
-        rows = [
-            Refusal(
-                booking.source.keys[i], RefusalReason.CONFLICT, "the identity holds other content", booking.digests[i]
-            )
-            for i in places
-        ]
-        when = booking.event_time[places[0]].astype("datetime64[us]").item()
-        self.refuse(Refusals(booking.deployment_id, booking.source, when, booking.received_at, rows))
+        rows = conflicts(booking, booked)
+        if rows:
+            when = _moment(booking.event_time.min())
+            self.refuse(Refusals(booking.deployment_id, booking.source, when, _moment(booking.received_at.min()), rows))
+
+
+def withhold(booking: Booking, booked: NDArray[np.int8]) -> None:
+    """Marks what is new in a group that has a conflict: it is booked whole or not at all."""
+    if booking.groups is not None:
+        broken = np.unique(booking.groups[booked == Booked.CONFLICT])
+        booked[np.isin(booking.groups, broken) & (booked == Booked.NEW)] = Booked.WITHHELD
+
+
+def conflicts(booking: Booking, booked: NDArray[np.int8]) -> list[Refusal]:
+    """A refusal for every row whose identity holds other content, and for those withheld with it."""
+    why = {
+        Booked.CONFLICT: (RefusalReason.CONFLICT, "the identity holds other content"),
+        Booked.WITHHELD: (RefusalReason.REQUEST, "another instance of the request is a conflict"),
+    }
+    places = np.flatnonzero(booked >= Booked.CONFLICT).tolist()
+    return [Refusal(booking.source.keys[i], *why[Booked(booked[i])], booking.digests[i]) for i in places]
+
+
+def _moment(value: np.datetime64) -> datetime:
+    moment: datetime = value.astype("datetime64[us]").item()
+    return moment.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from itertools import chain, repeat
 from typing import Any
 
@@ -62,7 +61,7 @@ def packed(booking: Booking, scored: Scored, ids: NDArray[np.uint8], batch_id: i
     while start < len(ids):
         rows = slice(start, start + size)
         part, answers = (booking, scored.answers) if start == 0 and len(ids) <= size else (
-            part_of(booking, rows), taken(scored.answers, rows))  # fmt: skip
+            part_of(booking, rows), scored.answers.take(rows))  # fmt: skip
         yield _chunk(part, answers, scored, ids[rows], batch_id)
         start, size = start + size, min(2 * size, MOST_ROWS)
 
@@ -86,20 +85,10 @@ def part_of(booking: Booking, rows: slice | NDArray[np.intp]) -> Booking:
         business_keys=_picked(booking.business_keys, rows),
         event_time=booking.event_time[rows],
         due_day=booking.due_day[rows],
+        received_at=booking.received_at[rows],
+        steps_us=booking.steps_us[rows],
         scored=(),
     )
-
-
-def taken(answers: Any, rows: slice | NDArray[np.intp]) -> Any:
-    """The named rows of Answers (or of any record of arrays with one row each)."""
-    changes = {}
-    for name in answers.__dataclass_fields__:
-        value = getattr(answers, name)
-        if isinstance(value, Reasons):
-            changes[name] = taken(value, rows)
-        else:
-            changes[name] = None if value is None else value[rows]
-    return type(answers)(**changes)
 
 
 def _picked(values: Sequence[Any], rows: slice | NDArray[np.intp]) -> Sequence[Any]:
@@ -124,8 +113,8 @@ def _chunk(part: Booking, answers: Answers, scored: Scored, ids: NDArray[np.uint
             _value(part.source.channel.encode()),
             _value(part.source.name.encode()),
             _fixed(np.frombuffer(b"".join(part.digests), np.uint8).reshape(-1, 16), "u1"),
-            _value(struct.pack(">q", _moment(part.received_at))),
-            _steps(part.steps_us),
+            _fixed(part.received_at - _EPOCH, ">i8"),
+            _array(part.steps_us, None, ">i4", _INT4),
             _nullable(np.isnat(part.due_day), part.due_day.astype("datetime64[D]") - _EPOCH_DAY, ">i4"),
             _array(columns.floats, columns.float_nulls, ">f8", _FLOAT8),
             _array(columns.ints, columns.int_nulls, ">i8", _INT8),
@@ -195,11 +184,6 @@ def _cell(text: str) -> bytes:
 
 def _length(n: int) -> bytes:
     return _LENGTHS[n] if n < len(_LENGTHS) else struct.pack(">i", n)
-
-
-def _steps(steps_us: Sequence[int]) -> bytes:
-    elements = b"".join(struct.pack(">ii", 4, min(step, 2**31 - 1)) for step in steps_us)
-    return _value(_array_head(_INT4, len(steps_us)) + elements)
 
 
 def _fixed(values: NDArray[Any], kind: str) -> _Fixed:
@@ -301,8 +285,3 @@ def _reasons(reasons: Reasons | None) -> tuple[Piece, Piece]:
         cells = _slices(*_block(n, [whole]), n)
         both.append([cell if there else NULL for there, cell in zip(present.tolist(), cells, strict=True)])
     return both[0], both[1]
-
-
-def _moment(moment: datetime) -> int:
-    since = moment.astimezone(UTC) - datetime(2000, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

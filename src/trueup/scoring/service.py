@@ -26,6 +26,7 @@ from trueup.contracts.decoding import Decoder
 from trueup.contracts.horizon import due_days
 from trueup.contracts.identity import business_keys, content_digests
 from trueup.domain.batch import (
+    REQUEST_SOURCE,
     Answers,
     Booked,
     Booking,
@@ -51,6 +52,11 @@ from trueup.telemetry import log
 REFRESH_S = 1.0
 
 Load = Callable[[ModelVersion, Serving], Scorer]
+
+_UNBOOKED = {
+    Booked.CONFLICT: (RefusalReason.CONFLICT, "the identity holds other content"),
+    Booked.WITHHELD: (RefusalReason.REQUEST, "another instance of the request is a conflict"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +94,52 @@ class RowRefusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Instances:
+    """A batch as it reaches the scoring path; arrays are for all n received rows.
+
+    ``received_at`` datetime64[us] (n,) UTC; ``event_time`` datetime64[us] (n,) UTC, None where
+    the contract or the first arrival says it; ``steps_us`` int32 (n, 4): microseconds of parse,
+    validate, queue, model so far; ``groups`` int64 (n,): rows that are answered together or not at all.
+    """
+
+    decoded: Decoded
+    source: Source
+    received_at: NDArray[np.datetime64]
+    steps_us: NDArray[np.int32]
+    event_time: NDArray[np.datetime64] | None = None
+    groups: NDArray[np.int64] | None = None
+    want_reasons: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        decoded: Decoded,
+        source: Source,
+        *,
+        received_at: datetime,
+        event_time: NDArray[np.datetime64] | None = None,
+        want_reasons: bool = False,
+        parse_us: int = 0,
+    ) -> Instances:
+        """Instances that arrived and were parsed together."""
+        n = decoded.received
+        steps = np.zeros((n, 4), np.int32)
+        steps[:, 0] = min(parse_us, 2**31 - 1)
+        arrived = np.full(n, received_at.astimezone(UTC).replace(tzinfo=None), "datetime64[us]")
+        return cls(decoded, source, arrived, steps, event_time, None, want_reasons)
+
+
+@dataclass(frozen=True, slots=True)
 class Predicted:
-    """A batch that is scored and not booked yet: ``columns`` and ``scored`` are of the answered ``rows``."""
+    """A batch scored and not booked yet: ``columns``, ``scored`` and ``steps_us`` are of the answered ``rows``."""
 
     resolved: Resolved
-    source: Source
-    received: int
+    instances: Instances
     columns: Columns
     rows: NDArray[np.intp]
-    event_time: NDArray[np.datetime64] | None
-    received_at: datetime
     scored: Sequence[Scored]
     refused: list[RowRefusal]
-    steps_us: tuple[int, int, int, int]
+    steps_us: NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +158,7 @@ class Response:
             kind = np.float64
         out = np.full(self.received, empty, kind)
         if values is not None:
-            answered = self.receipt.booked != Booked.CONFLICT
+            answered = self.receipt.booked < Booked.CONFLICT
             out[self.rows[answered]] = values[answered]
         return out
 
@@ -128,14 +167,14 @@ class Response:
         values = self.receipt.answers.outputs
         out = np.full((self.received, 0 if values is None else values.shape[1]), np.nan)
         if values is not None:
-            answered = self.receipt.booked != Booked.CONFLICT
+            answered = self.receipt.booked < Booked.CONFLICT
             out[self.rows[answered]] = values[answered]
         return out
 
     def id_bytes(self) -> NDArray[np.uint8]:
         """Prediction ids (received, 16) uint8; zeros where refused."""
         out = np.zeros((self.received, 16), np.uint8)
-        answered = self.receipt.booked != Booked.CONFLICT
+        answered = self.receipt.booked < Booked.CONFLICT
         out[self.rows[answered]] = self.receipt.ids[answered]
         return out
 
@@ -171,69 +210,51 @@ class Scoring:
             self._resolved[name] = (time.monotonic(), resolved)
             return resolved
 
-    def score(
-        self,
-        resolved: Resolved,
-        decoded: Decoded,
-        source: Source,
-        *,
-        event_time: NDArray[np.datetime64] | None = None,
-        received_at: datetime,
-        want_reasons: bool = False,
-        parse_us: int = 0,
-    ) -> Response:
+    def score(self, resolved: Resolved, instances: Instances) -> Response:
         """Scores and books one batch (numbered steps in the module's docstring).
 
-        ``source.keys`` and ``event_time`` are for all received rows. Raises LedgerUnavailable:
-        then nothing is answered.
+        Raises LedgerUnavailable: then nothing is answered.
         """
-        return self.book(
-            self.predict(
-                resolved,
-                decoded,
-                source,
-                event_time=event_time,
-                received_at=received_at,
-                want_reasons=want_reasons,
-                parse_us=parse_us,
-            )
-        )
+        return self.book(self.predict(resolved, instances))
 
-    def predict(
-        self,
-        resolved: Resolved,
-        decoded: Decoded,
-        source: Source,
-        *,
-        event_time: NDArray[np.datetime64] | None = None,
-        received_at: datetime,
-        want_reasons: bool = False,
-        parse_us: int = 0,
-    ) -> Predicted:
+    def predict(self, resolved: Resolved, instances: Instances) -> Predicted:
         """Steps 2 and 3 of ``score``: nobody may see the result before ``book`` has returned."""
-        if len(source.keys) != decoded.received:
+        decoded = instances.decoded
+        if len(instances.source.keys) != decoded.received:
             raise InvalidInput("every instance needs one key")
         began = time.perf_counter_ns()
         refused = _contract_refusals(decoded)
         columns, rows = decoded.columns, decoded.rows
         validated = time.perf_counter_ns()
-        scored = self._scored(resolved, columns, want_reasons=want_reasons) if len(columns) else []
+        scored = self._scored(resolved, columns, want_reasons=instances.want_reasons) if len(columns) else []
         if len(columns) and not scored:
             refused += [RowRefusal(int(r), RefusalReason.FAILED, "the model could not answer") for r in rows]
             columns, rows = columns.take(np.zeros(len(columns), bool)), rows[:0]
-        steps = (parse_us, (validated - began) // 1000, 0, (time.perf_counter_ns() - validated) // 1000)
-        when = None if event_time is None else event_time[rows].astype("datetime64[us]")
-        return Predicted(resolved, source, decoded.received, columns, rows, when, received_at, scored, refused, steps)
+        steps = instances.steps_us[rows]
+        steps[:, 1] += (validated - began) // 1000
+        steps[:, 3] = (time.perf_counter_ns() - validated) // 1000
+        return Predicted(resolved, instances, columns, rows, scored, refused, steps)
 
     def book(self, predicted: Predicted) -> Response:
         """Steps 4 and 5 of ``score``. Raises LedgerUnavailable: then nothing is answered."""
         receipt = self._booked(predicted)
-        self._refuse(predicted)
-        conflicts = [
-            RowRefusal(int(predicted.rows[i]), RefusalReason.CONFLICT, "the identity holds other content")
-            for i in np.flatnonzero(receipt.booked == Booked.CONFLICT)
+        instances = predicted.instances
+        if predicted.refused:
+            self.refuse(predicted.resolved, instances.source, predicted.refused, _utc(instances.received_at.min()))
+        unbooked = [
+            RowRefusal(int(predicted.rows[i]), *_UNBOOKED[Booked(receipt.booked[i])])
+            for i in np.flatnonzero(receipt.booked >= Booked.CONFLICT)
         ]
-        return Response(predicted.received, predicted.rows, receipt, tuple(predicted.refused + conflicts))
+        return Response(instances.decoded.received, predicted.rows, receipt, tuple(predicted.refused + unbooked))
+
+    def refuse(self, resolved: Resolved, source: Source, refused: Sequence[RowRefusal], received_at: datetime) -> None:
+        """Books refusals of what never reached the model. Raises LedgerUnavailable."""
+        if not refused:
+            return
+        deployment_id = resolved.deployment.deployment_id
+        assert deployment_id is not None
+        rows = [Refusal(source.keys[r.row], r.reason, r.detail) for r in refused]
+        self._ledger.refuse(Refusals(deployment_id, source, received_at, received_at, rows))
 
     def _loaded(self, deployment: Deployment) -> Resolved:
         plays = [(Role.CHAMPION, deployment.champion)]
@@ -290,17 +311,17 @@ class Scoring:
         if not predicted.scored:
             nothing = Answers(np.empty(0, object), np.empty(0))
             return Receipt(None, np.empty((0, 16), np.uint8), np.empty(0, np.int8), nothing)
-        resolved, columns, received_at = predicted.resolved, predicted.columns, predicted.received_at
+        resolved, instances, columns, rows = predicted.resolved, predicted.instances, predicted.columns, predicted.rows
         deployment_id, contract_id = resolved.deployment.deployment_id, resolved.champion.version.contract_id
         assert deployment_id is not None
         assert contract_id is not None
-        keys = _picked(predicted.source.keys, predicted.rows, predicted.received)
-        source = Source(predicted.source.channel, predicted.source.name, keys)
-        when = _event_time(columns) if predicted.event_time is None else predicted.event_time
-        if when is None or source.name == "request":
+        keys = _picked(instances.source.keys, rows, instances.decoded.received)
+        source = Source(instances.source.channel, instances.source.name, keys)
+        received_at = instances.received_at[rows]
+        when = _event_time(columns) if instances.event_time is None else instances.event_time[rows]
+        if when is None or source.name == REQUEST_SOURCE:
             # A caller's key stands for one event, whatever day its retry names.
-            now = np.full(len(columns), received_at.astimezone(UTC).replace(tzinfo=None), "datetime64[us]")
-            when = self._ledger.claim_event_times(deployment_id, source, now if when is None else when)
+            when = self._ledger.claim_event_times(deployment_id, source, received_at if when is None else when)
         return self._ledger.book(
             Booking(
                 deployment_id=deployment_id,
@@ -309,21 +330,19 @@ class Scoring:
                 columns=columns,
                 digests=content_digests(columns),
                 business_keys=business_keys(columns),
-                event_time=when,
+                event_time=when.astype("datetime64[us]"),
                 due_day=due_days(resolved.contract.label, when.astype("datetime64[D]")),
                 received_at=received_at,
                 scored=predicted.scored,
                 steps_us=predicted.steps_us,
+                groups=None if instances.groups is None else instances.groups[rows],
             )
         )
 
-    def _refuse(self, predicted: Predicted) -> None:
-        if not predicted.refused:
-            return
-        deployment_id, source = predicted.resolved.deployment.deployment_id, predicted.source
-        assert deployment_id is not None
-        rows = [Refusal(source.keys[r.row], r.reason, r.detail) for r in predicted.refused]
-        self._ledger.refuse(Refusals(deployment_id, source, predicted.received_at, predicted.received_at, rows))
+
+def _utc(moment: np.datetime64) -> datetime:
+    found: datetime = moment.astype("datetime64[us]").item()
+    return found.replace(tzinfo=UTC)
 
 
 def _id(version: ModelVersion) -> int:

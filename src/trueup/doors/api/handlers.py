@@ -20,7 +20,7 @@ from starlette.responses import Response as HttpResponse
 from trueup.bootstrap import Services
 from trueup.contracts.decoding import Decoder
 from trueup.contracts.reading import contract_to_json, load_contract, parse_contract
-from trueup.domain.batch import Answers, Booked, Channel, Decoded, Reasons, RefusalReason, Source
+from trueup.domain.batch import REQUEST_SOURCE, Answers, Booked, Channel, Decoded, Reasons, RefusalReason, Source
 from trueup.domain.contract import Contract
 from trueup.domain.deployment import Deployment, ModelVersion, Runtime, Serving
 from trueup.doors.api.errors import BodyTooLarge, field_documents
@@ -36,9 +36,7 @@ from trueup.errors import (
 )
 from trueup.outcomes.decoding import outcome_batch, outcome_contract
 from trueup.ports import PredictionFilter
-from trueup.scoring.service import Response, RowRefusal
-
-REQUEST_SOURCE = "request"  # what identifies a row of a request is its idempotency key alone
+from trueup.scoring.service import Instances, Response, RowRefusal
 
 _T = TypeVar("_T")
 _TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
@@ -63,15 +61,15 @@ def score(services: Services, name: str, body: bytes) -> HttpResponse:
     decoded = _decoded(services, resolved.decoder, request)
     source = _source(services, request, decoded.received)
     event_time = _event_time(request, resolved.contract, decoded.received, received_at)
-    response = services.scoring.score(
-        resolved,
+    instances = Instances.of(
         decoded,
         source,
-        event_time=event_time,
         received_at=received_at,
+        event_time=event_time,
         want_reasons=request.reasons,
         parse_us=(time.perf_counter_ns() - began) // 1000,
     )
+    response = services.scoring.score(resolved, instances)
     answers = _answers(response, resolved.contract, want_reasons=request.reasons)
     if single:
         return reply(_single(response, answers))
@@ -259,7 +257,7 @@ def _answers(response: Response, contract: Contract, *, want_reasons: bool) -> l
     receipt, answers = response.receipt, response.receipt.answers
     documents = []
     for i, (row, booked) in enumerate(zip(response.rows.tolist(), receipt.booked.tolist(), strict=True)):
-        if booked == Booked.CONFLICT:
+        if booked >= Booked.CONFLICT:
             continue
         document = {
             "row": row,
