@@ -15,7 +15,8 @@ TrueupError
 │   └── ParityError              two runtimes of one model disagree
 ├── Unavailable                  try again later
 │   ├── LedgerUnavailable        nothing was booked, nothing may be answered
-│   └── Overloaded               a bound is reached
+│   ├── Overloaded               a bound is reached
+│   └── TimedOut                 the caller's deadline passed first
 └── MissingExtra                 an optional dependency is not installed (names the extra)
 
 Messages never hold values of instances, SQL, stack traces or paths of the server.
@@ -102,6 +103,10 @@ class LedgerUnavailable(Unavailable):
 
 class Overloaded(Unavailable):
     """A bound is reached."""
+
+
+class TimedOut(Unavailable):
+    """The caller's deadline passed before there was an answer."""
 
 
 class MissingExtra(TrueupError):

@@ -36,7 +36,11 @@ class Limits(BaseModel):
     partitions_ahead_days: int = Field(7, ge=0, description="event days whose partitions are made ahead")
     event_past_days: int = Field(36_525, ge=1, description="how far back an event may lie")
     event_future_days: int = Field(366, ge=0, description="how far ahead an event may lie")
+    gathered_rows: int = Field(1_024, ge=1, description="instances of one batch of online requests")
+    queued_rows: int = Field(20_000, ge=1, description="instances that wait for one deployment; 503 beyond")
+    commits_in_flight: int = Field(2, ge=1, le=16, description="batches of one deployment being booked at once")
     requests_in_flight: int = Field(64, ge=1, description="HTTP requests being read or answered; 503 beyond")
+    inferences_in_flight: int = Field(1_024, ge=1, description="inference requests being answered; 503 beyond")
     pool_connections: int = Field(8, ge=1, le=100, description="connections of one process per role")
 
 

@@ -227,6 +227,30 @@ class Answers:
             None if reasons is None else Reasons(reasons.fields[rows], reasons.values[rows], reasons.present[rows]),
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[Answers]) -> Answers:
+        """The rows of all parts, which answer under one contract. Reasons are left out where a part has none."""
+
+        def whole(name: str) -> Any:
+            values = [getattr(part, name) for part in parts]
+            return None if any(v is None for v in values) else np.concatenate(values)
+
+        explained = [part.reasons for part in parts if part.reasons is not None]
+        reasons = None
+        if len(explained) == len(parts):
+            reasons = Reasons(
+                *(np.concatenate([getattr(r, n) for r in explained]) for n in ("fields", "values", "present"))
+            )
+        return cls(
+            status=whole("status"),
+            score=whole("score"),
+            outputs=whole("outputs"),
+            classes=whole("classes"),
+            decision=whole("decision"),
+            expected_cost=whole("expected_cost"),
+            reasons=reasons,
+        )
+
 
 REQUEST_SOURCE = "request"  # rows whose identity is their caller's idempotency key
 

@@ -210,6 +210,12 @@ class Scoring:
             self._resolved[name] = (time.monotonic(), resolved)
             return resolved
 
+    def release(self, name: str) -> None:
+        """Lets go of a deployment's models; batches that hold them finish. Raises NotFound."""
+        self._registry.deployment(name)
+        with self._lock:
+            self._resolved.pop(name, None)
+
     def score(self, resolved: Resolved, instances: Instances) -> Response:
         """Scores and books one batch (numbered steps in the module's docstring).
 

@@ -39,6 +39,7 @@ STATUS: dict[type[errors.TrueupError], tuple[int, str]] = {
     errors.ParityError: (422, "parity"),
     errors.ScoringError: (500, "scoring_failed"),
     errors.Overloaded: (503, "overloaded"),
+    errors.TimedOut: (504, "timed_out"),
     errors.LedgerUnavailable: (503, "ledger_unavailable"),
     errors.Unavailable: (503, "unavailable"),
     errors.MissingExtra: (501, "missing_extra"),

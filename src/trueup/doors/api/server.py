@@ -26,6 +26,7 @@ from trueup.doors.api import handlers, schemas
 from trueup.doors.api.edge import Edge, Work
 from trueup.doors.api.errors import answer, shaped
 from trueup.doors.auth import ApiKey, ApiKeys, Permission, PostgresApiKeys, open_keys
+from trueup.doors.inference.server import Front
 from trueup.errors import TrueupError, Unauthenticated
 from trueup.ports import PredictionFilter
 from trueup.postgres import Pool
@@ -254,9 +255,10 @@ class Server(uvicorn.Server):
     SIGINT (a person at the keyboard) and a second signal skip the wait.
     """
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, front: Front, drain_s: float) -> None:
         super().__init__(config)
         self._app = app
+        self._front = front
         self._drain_s = drain_s
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -272,6 +274,11 @@ class Server(uvicorn.Server):
             self.force_exit = True
         self._stop()
 
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Answers what is in flight, then waits for what is being booked."""
+        await super().shutdown(sockets)
+        await self._front.drain()
+
     def _stop(self) -> None:
         self.should_exit = True
 
@@ -279,12 +286,16 @@ class Server(uvicorn.Server):
 def serve(services: Services, *, host: str, port: int, drain_s: float = 2.0, started: Callable[[str], None]) -> None:
     """Serves until a signal says stop; ``started`` gets the address once it listens."""
     with open_keys(services.urls.owner) as keys:
-        _serve(create_app(services, keys), host, port, drain_s, started)
+        app = create_app(services, keys)
+        front = Front(app, services, keys, lambda: bool(app.state.draining))
+        _serve(app, front, host, port, drain_s, started)
 
 
-def _serve(app: FastAPI, host: str, port: int, drain_s: float, started: Callable[[str], None]) -> None:
+def _serve(app: FastAPI, front: Front, host: str, port: int, drain_s: float, started: Callable[[str], None]) -> None:
     config = uvicorn.Config(
-        app,
+        front,
+        loop="uvloop",
+        http="httptools",
         host=host,
         port=port,
         log_level="warning",
@@ -295,12 +306,14 @@ def _serve(app: FastAPI, host: str, port: int, drain_s: float, started: Callable
         timeout_keep_alive=30,
         lifespan="off",
     )
-    _Announcing(config, app, drain_s, started).run()
+    _Announcing(config, app, front, drain_s, started).run()
 
 
 class _Announcing(Server):
-    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_s: float, started: Callable[[str], None]) -> None:
-        super().__init__(config, app, drain_s)
+    def __init__(
+        self, config: uvicorn.Config, app: FastAPI, front: Front, drain_s: float, started: Callable[[str], None]
+    ) -> None:
+        super().__init__(config, app, front, drain_s)
         self._announce = started
 
     async def startup(self, sockets: Any = None) -> None:

@@ -1,0 +1,1 @@
+"""Online inference by open protocols: gathered into batches, booked before it is answered."""

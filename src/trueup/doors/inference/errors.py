@@ -1,0 +1,64 @@
+"""The one table from trueup's errors to the protocol's: a status and exactly ``{"error": text}``."""
+
+from __future__ import annotations
+
+import msgspec
+
+from trueup import errors
+from trueup.doors.api.errors import status_of
+from trueup.doors.inference.wire import Reply
+
+RETRY_AFTER = (b"retry-after", b"1")
+MOST_FIELDS = 20  # named in one error text
+
+
+class NotAllowed(errors.InvalidInput):
+    """The path is known, the verb is not allowed. ``allow`` says which is."""
+
+    def __init__(self, allow: str) -> None:
+        super().__init__("the method is not allowed here")
+        self.allow = allow
+
+
+class BadEncoding(errors.InvalidInput):
+    """A content encoding or type that is not taken."""
+
+
+_OWN: dict[type[errors.TrueupError], int] = {
+    NotAllowed: 405,
+    BadEncoding: 415,
+    errors.InstanceErrors: 400,
+    errors.MissingExtra: 501,
+}
+
+
+def status(error: errors.TrueupError) -> int:
+    """HTTP status of an error; the protocol knows no 422."""
+    return next((_OWN[kind] for kind in type(error).__mro__ if kind in _OWN), status_of(error)[0])
+
+
+def text(error: errors.TrueupError) -> str:
+    """What is said of an error: names, codes and rows, never a value that was sent."""
+    if not isinstance(error, errors.InstanceErrors):
+        return f"{error.message}; {error.next_step}" if error.next_step else error.message
+    named = "; ".join(f"row {e.row}, {e.field or 'field'}: {e.code} ({e.expected})" for e in error.errors[:MOST_FIELDS])
+    more = f"; and {error.total - MOST_FIELDS} more" if error.total > MOST_FIELDS else ""
+    return f"{error.message}: {named}{more}"
+
+
+def answer(error: errors.TrueupError) -> Reply:
+    """The error as the caller gets it."""
+    code = status(error)
+    headers = []
+    if code == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if code in (503, 504):
+        headers.append(RETRY_AFTER)
+    if isinstance(error, NotAllowed):
+        headers.append((b"allow", error.allow.encode()))
+    return Reply(code, msgspec.json.encode({"error": text(error)}), headers)
+
+
+def unexpected() -> Reply:
+    """A fault of our own says nothing about the inside."""
+    return Reply(500, b'{"error":"trueup failed on this request; the server\'s log tells more"}')
