@@ -53,6 +53,11 @@ class Decoder:
         self._json = msgspec.json.Decoder(list[self._row_type])  # type: ignore[name-defined]
         self._only_floats = all(f.storage is Storage.FLOATS and not f.nullable for f in contract.fields)
         self._bounds = _Bounds(self._blocks)
+        doubles = [f for f in contract.features if f.type is FieldType.FLOAT64]
+        self._matrix_names = tuple(f.name for f in doubles)
+        self._matrix_set = frozenset(self._matrix_names)
+        self._matrix_places = np.array([contract.slots[name][1] for name in self._matrix_names], np.intp)
+        self._nan_is_null = np.array([f.nullable and not f.allow_nan for f in doubles], bool)
         self._any_json = msgspec.json.Decoder(float_hook=JsonNumber)
 
     def json(self, data: bytes) -> Decoded:
@@ -92,6 +97,22 @@ class Decoder:
                 pass
         lists = {name: _plain_list(column) for name, column in data.items()}
         return self._exact([dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)])
+
+    def matrix(self, block: NDArray[np.float64], data: Mapping[str, Any]) -> Decoded:
+        """All float64 features as one block (n, k) in contract order, the other fields as for ``columns``.
+
+        Raises InvalidInput when the block has another width or ``data`` another length.
+        """
+        names = self._matrix_names
+        if block.ndim != 2 or block.shape[1] != len(names) or any(len(c) != len(block) for c in data.values()):
+            raise InvalidInput("the columns differ in length, or the matrix has not one column a float64 feature")
+        n = len(block)
+        try:
+            parts = {f.name: self._fast(f, data, n) for f in self._blocks if f.name not in self._matrix_set}
+            nulls = np.isnan(block) & self._nan_is_null
+            return Decoded(self._assembled(parts, n, block, nulls if nulls.any() else None), np.arange(n), n)
+        except (_NotFast, OverflowError):
+            return self.columns({**dict(zip(names, block.T, strict=True)), **data})
 
     def arrow(self, table: Any) -> Decoded:
         """An Arrow table or record batch (extra `arrow`)."""
@@ -137,13 +158,25 @@ class Decoder:
             return _all_null(f, n)
         raise _NotFast
 
-    def _assembled(self, parts: Mapping[str, tuple[Any, Bools | None]], n: int) -> Columns:
+    def _assembled(
+        self,
+        parts: Mapping[str, tuple[Any, Bools | None]],
+        n: int,
+        matrix: NDArray[np.float64] | None = None,
+        matrix_nulls: Bools | None = None,
+    ) -> Columns:
         widths = self.contract.widths
         floats = np.empty((n, widths[Storage.FLOATS]), np.float64)
         ints = np.empty((n, widths[Storage.INTS]), np.int64)
         texts = np.empty((n, widths[Storage.TEXTS]), object)
         block = {Storage.FLOATS: floats, Storage.INTS: ints, Storage.TEXTS: texts}
         nulls: dict[Storage, Bools | None] = {Storage.FLOATS: None, Storage.INTS: None}
+        if matrix is not None:
+            floats[:, self._matrix_places] = matrix
+        if matrix_nulls is not None:
+            float_nulls = np.zeros(floats.shape, bool)
+            float_nulls[:, self._matrix_places] = matrix_nulls
+            nulls[Storage.FLOATS] = float_nulls
         for name, (values, null) in parts.items():
             storage, place = self.contract.slots[name]
             block[storage][:, place] = values

@@ -296,6 +296,7 @@ def _serve(app: FastAPI, front: Front, host: str, port: int, drain_s: float, sta
         front,
         loop="uvloop",
         http="httptools",
+        proxy_headers=False,  # nothing is decided by where a request says it comes from
         host=host,
         port=port,
         log_level="warning",

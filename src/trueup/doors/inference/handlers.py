@@ -6,17 +6,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from itertools import count
+from typing import TypeVar
 from uuid import uuid4
 
 import msgspec
-import numpy as np
 
 from trueup.bootstrap import Services
-from trueup.domain.batch import REQUEST_SOURCE, Channel, Decoded, RefusalReason, Source
+from trueup.domain.batch import REQUEST_SOURCE, Channel, RefusalReason, Source
 from trueup.domain.contract import Contract
 from trueup.doors.inference import tensors
-from trueup.doors.inference.gather import Ask, Gather
+from trueup.doors.inference.gather import Ask, Gather, Part
 from trueup.doors.inference.schemas import (
     InferRequest,
     InferResponse,
@@ -24,15 +24,16 @@ from trueup.doors.inference.schemas import (
     ModelMetadata,
     OutputTensor,
     Parameters,
-    RequestedOutput,
+    TensorMetadata,
 )
 from trueup.doors.inference.wire import Reply
-from trueup.errors import Conflict, InstanceErrors, InvalidInput, NotFound, ScoringError, TrueupError
-from trueup.scoring.service import Resolved, Response, RowRefusal
+from trueup.errors import Conflict, InvalidInput, NotFound, ScoringError, TrueupError
+from trueup.scoring.service import Resolved
 
 SERVER = "trueup"
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
 UNKEYED_SOURCE = "unkeyed"  # rows that nobody can repeat: their keys are drawn here
+_PROCESS, _NUMBERS = uuid4().hex, count()  # a key nobody has drawn before, without asking the system each time
 _REQUEST = msgspec.json.Decoder(InferRequest)
 _Known = TypeVar("_Known", str, int, float, bool)
 
@@ -103,65 +104,36 @@ class Inference:
         began, received_at = time.perf_counter_ns(), datetime.now(UTC)
         resolved = self.resolved(call.model, call.version)
         request, raw, single = _parsed(call, body, resolved.contract)
-        parsed = time.perf_counter_ns()
-        decoded = tensors.decoded(resolved.decoder, request.inputs, raw, self._limits.request_rows)
+        inputs = tensors.checked(request.inputs, raw, self._limits.request_rows)
         parameters = request.parameters if isinstance(request.parameters, dict) else {}
-        ask = await self.ask(resolved, decoded, parameters, call.key, Channel.REST, received_at, began)
-        ask.parse_us = (parsed - began) // 1000
-        ask.validate_us = (time.perf_counter_ns() - parsed) // 1000
-        response = whole(await self._gather.score(ask))
-        return _encoded(request, resolved, response, single=single, reasons=ask.want_reasons)
-
-    async def ask(
-        self,
-        resolved: Resolved,
-        decoded: Decoded,
-        parameters: Parameters,
-        header_key: str | None,
-        channel: Channel,
-        received_at: datetime,
-        began_ns: int,
-    ) -> Ask:
-        """The request as the gatherer takes it. Raises InstanceErrors after booking the refusal of every instance."""
-        key = _parameter(parameters, "idempotency_key", str) or header_key
-        source = _source(channel, key, decoded.received, self._limits.key_chars)
-        if decoded.errors_total:
-            await self._gather.refuse(resolved, source, refusals(decoded), received_at)
-            raise InstanceErrors(decoded.errors, decoded.errors_total)
+        key = _parameter(parameters, "idempotency_key", str) or call.key
         timeout_us = _parameter(parameters, "timeout", int)
-        return Ask(
+        ask = Ask(
             resolved,
-            decoded.columns,
-            source,
+            _source(Channel.REST, key, inputs.rows, self._limits.key_chars),
+            inputs.rows,
             received_at,
-            began_ns,
-            event_time=_event_time(parameters, resolved.contract, decoded.received, received_at, keyed=key is not None),
+            tensors.decoded,
+            inputs.form,
+            inputs,
+            event_time=_event_time(parameters, resolved.contract, received_at, keyed=key is not None),
             want_reasons=bool(_parameter(parameters, "reasons", bool)),
             deadline=None if timeout_us is None or timeout_us <= 0 else time.monotonic() + timeout_us / 1e6,
+            parse_us=(time.perf_counter_ns() - began) // 1000,
         )
+        wanted = _wanted(request, resolved.contract, binary=single)
+        parts = await self._gather.score(ask)
+        _check_whole(parts)
+        return _encoded(request, resolved, wanted, parts)
 
 
-def whole(response: Response) -> Response:
-    """The response, if every instance was answered. Raises Conflict, ScoringError."""
-    for refused in response.refused:
-        if refused.reason is RefusalReason.CONFLICT:
-            raise Conflict("the key was used with other content", next_step="use a new key for new instances")
-        raise ScoringError("the model could not answer")
-    return response
-
-
-def refusals(decoded: Decoded) -> list[RowRefusal]:
-    """Every instance of a request that has a bad one: by the contract, or with its request."""
-    bad: dict[int, list[str]] = {}
-    for error in decoded.errors:
-        bad.setdefault(error.row, []).append(f"{error.field}: {error.code}")
-    good = set(decoded.rows.tolist())
-    return [
-        RowRefusal(row, RefusalReason.REQUEST, "another instance of the request breaks the contract")
-        if row in good
-        else RowRefusal(row, RefusalReason.CONTRACT, ", ".join(bad.get(row, [])[:20]) or "more field errors")
-        for row in range(decoded.received)
-    ]
+def _check_whole(parts: Sequence[Part]) -> None:
+    """Raises Conflict or ScoringError where an instance was not answered."""
+    for part in parts:
+        for refused in part.refused:
+            if refused.reason in (RefusalReason.CONFLICT, RefusalReason.REQUEST):
+                raise Conflict("the key was used with other content", next_step="use a new key for new instances")
+            raise ScoringError("the model could not answer")
 
 
 def _parsed(call: Call, body: bytes, contract: Contract) -> tuple[InferRequest, Sequence[memoryview | None], bool]:
@@ -211,33 +183,50 @@ def _binary(inputs: Sequence[InputTensor], data: memoryview) -> list[memoryview 
     return found
 
 
-def _encoded(request: InferRequest, resolved: Resolved, response: Response, *, single: bool, reasons: bool) -> Reply:
-    values = tensors.answered(resolved.contract, response)
-    about = {output.name: output for output in tensors.outputs_of(resolved.contract)}
+def _wanted(request: InferRequest, contract: Contract, *, binary: bool) -> list[tuple[TensorMetadata, bool]]:
+    """The outputs to send, and whether each is sent as bytes. Raises InvalidInput for one that the model has not."""
+    about = {output.name: output for output in tensors.outputs_of(contract)}
     parameters = request.parameters if isinstance(request.parameters, dict) else {}
-    all_binary = single or _parameter(parameters, "binary_data_output", bool) is True
-    wanted: Sequence[RequestedOutput] = (
-        request.outputs if isinstance(request.outputs, list) else [RequestedOutput(name) for name in about]
-    )
-    outputs, tails = [], []
-    for output in wanted:
+    all_binary = binary or _parameter(parameters, "binary_data_output", bool) is True
+    if not isinstance(request.outputs, list):
+        return [(output, all_binary) for output in about.values()]
+    found = []
+    for output in request.outputs:
         if output.name not in about:
             raise InvalidInput("an output is asked for that the model has not")
-        own = output.parameters if isinstance(output.parameters, dict) else {}
-        binary = _parameter(own, "binary_data", bool)
-        array = values[output.name]
-        made = OutputTensor(output.name, list(array.shape), about[output.name].datatype)
-        if all_binary if binary is None else binary:
-            tail = tensors.binary_data(array)
-            made.parameters = {"binary_data_size": len(tail)}
-            tails.append(tail)
+        own = _parameter(output.parameters, "binary_data", bool) if isinstance(output.parameters, dict) else None
+        found.append((about[output.name], all_binary if own is None else own))
+    return found
+
+
+def _encoded(
+    request: InferRequest, resolved: Resolved, wanted: Sequence[tuple[TensorMetadata, bool]], parts: Sequence[Part]
+) -> Reply:
+    made = [part.booked.once("oip", lambda response: tensors.answered(resolved.contract, response)) for part in parts]
+    outputs, tails = [], []
+    for about, binary in wanted:
+        values = made[0][about.name][parts[0].rows]
+        for more, part in zip(made[1:], parts[1:], strict=True):
+            values = values + more[about.name][part.rows]
+        output = OutputTensor(about.name, [len(values), *about.shape[1:]], about.datatype)
+        if about.shape[1:] == [-1]:
+            output.shape = [len(values), len(values[0]) if values else 0]
+        if binary:
+            tails.append(tensors.binary_data(values, about.datatype))
+            output.parameters = {"binary_data_size": len(tails[-1])}
         else:
-            made.data = tensors.json_data(array)
-        outputs.append(made)
-    document = InferResponse(
-        resolved.deployment.name, resolved.champion.version.version, outputs, request.id, _said(response)
+            output.data = tensors.json_data(values)
+        outputs.append(output)
+    repeated = sum(part.booked.response.receipt.booked[part.rows].tolist().count(1) for part in parts)
+    head = msgspec.json.encode(
+        InferResponse(
+            resolved.deployment.name,
+            resolved.champion.version.version,
+            outputs,
+            request.id,
+            {"repeated": repeated},
+        )
     )
-    head = msgspec.json.encode(document)
     if not tails:
         return Reply(200, head)
     headers = [
@@ -247,34 +236,28 @@ def _encoded(request: InferRequest, resolved: Resolved, response: Response, *, s
     return Reply(200, b"".join([head, *tails]), headers)
 
 
-def _said(response: Response) -> Parameters:
-    """How many instances got the first answer of an earlier request."""
-    return {"repeated": int((response.receipt.booked == 1).sum())}
-
-
 def _source(channel: Channel, key: str | None, n: int, most: int) -> Source:
     """One key a row: the request's own for a single instance, else with the row's number behind it."""
     if key is None:
-        drawn = uuid4().hex
+        drawn = f"{_PROCESS}-{next(_NUMBERS):x}"
         return Source(channel, UNKEYED_SOURCE, [f"{drawn}/{row}" for row in range(n)])
     if not 1 <= len(key) <= most - 8 or not key.isprintable():
         raise InvalidInput(f"an idempotency key is printable text of at most {most - 8} characters")
     return Source(channel, REQUEST_SOURCE, [key] if n == 1 else [f"{key}/{row}" for row in range(n)])
 
 
-def _event_time(parameters: Parameters, contract: Contract, n: int, received_at: datetime, *, keyed: bool) -> Any:
+def _event_time(parameters: Parameters, contract: Contract, received_at: datetime, *, keyed: bool) -> datetime | None:
+    """When all instances happened, in UTC; None where the contract or the key's first arrival says it."""
     given = _parameter(parameters, "event_time", str)
     if given is None:
-        if keyed or contract.event_time:
-            return None
-        return np.full(n, received_at.replace(tzinfo=None), "datetime64[us]")
+        return None if keyed or contract.event_time else received_at
     if contract.event_time:
         raise InvalidInput(f"the contract takes the event time from the field {contract.event_time}")
     try:
         moment = datetime.fromisoformat(given)
         if moment.tzinfo is None:
             raise ValueError
-        return np.full(n, moment.astimezone(UTC).replace(tzinfo=None), "datetime64[us]")
+        return moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise InvalidInput("event_time is an ISO 8601 instant with zone") from None
 

@@ -142,7 +142,11 @@ class Front:
     async def _body(self, request: Request) -> bytes:
         body = await read_body(request.receive, request.headers, self._limits.body_bytes)
         encoding = request.headers.get(b"content-encoding", b"identity")
-        return body if not body or encoding.lower() in (b"identity", b"") else unpacked(body, encoding, self._limits.body_bytes)
+        return (
+            body
+            if not body or encoding.lower() in (b"identity", b"")
+            else unpacked(body, encoding, self._limits.body_bytes)
+        )
 
     async def _allow(self, request: Request, permission: Permission) -> None:
         """Raises Unauthenticated, Forbidden."""

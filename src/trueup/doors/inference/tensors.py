@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -33,8 +34,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueup.contracts.decoding import Decoder
-from trueup.domain.batch import Booked, Decoded
-from trueup.domain.contract import Contract, FieldType, OutputKind
+from trueup.domain.batch import Decoded
+from trueup.domain.contract import Contract, Field, FieldType, OutputKind
 from trueup.doors.inference.schemas import InputTensor, TensorMetadata
 from trueup.errors import InvalidInput
 from trueup.scoring.service import Response
@@ -93,40 +94,82 @@ def outputs_of(contract: Contract) -> list[TensorMetadata]:
     return found
 
 
-def decoded(decoder: Decoder, tensors: Sequence[InputTensor], raw: Sequence[memoryview | None], most: int) -> Decoded:
-    """The instances of a request; ``raw`` has each tensor's bytes, None where it is in the JSON.
+@dataclass(slots=True)
+class Inputs:
+    """The inputs of one request, their shapes checked; ``raw`` has each tensor's bytes, None where it is JSON."""
 
-    Raises InvalidInput when tensors do not fit one another or the contract's fields.
-    """
-    by_name = decoder.contract.by_name
-    columns: dict[str, Any] = {}
-    nulls: dict[str, NDArray[np.bool_]] = {}
+    tensors: Sequence[InputTensor]
+    raw: Sequence[memoryview | None]
+    rows: int
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """Requests of one form can be decoded as one."""
+        return tuple((t.name, t.datatype, r is None) for t, r in zip(self.tensors, self.raw, strict=True))
+
+
+def checked(tensors: Sequence[InputTensor], raw: Sequence[memoryview | None], most: int) -> Inputs:
+    """The inputs, if their shapes agree. Raises InvalidInput."""
     n = None
-    for tensor, data in zip(tensors, raw, strict=True):
+    for tensor in tensors:
         rows = _rows(tensor, most)
         if n is None:
             n = rows
         elif rows != n:
             raise InvalidInput("the inputs differ in their number of rows")
+    if n is None:
+        raise InvalidInput("a request has at least one input")
+    return Inputs(tensors, raw, n)
+
+
+def decoded(decoder: Decoder, requests: Sequence[Inputs]) -> Decoded:
+    """The instances of requests of one form, one after another.
+
+    Raises InvalidInput when tensors do not fit their shapes or the contract's fields.
+    """
+    contract = decoder.contract
+    by_name = contract.by_name
+    rows = sum(request.rows for request in requests)
+    columns: dict[str, Any] = {}
+    matrix = None
+    nulls: dict[str, NDArray[np.bool_]] = {}
+    for place, tensor in enumerate(requests[0].tensors):
         name = tensor.name
+        parts = [(request.tensors[place], request.raw[place], request.rows) for request in requests]
         if name in by_name:
             _once(name in columns)
-            taken = _TAKEN.get(by_name[name].type, _BYTES)
-            columns[name] = _column(tensor, data, rows, taken)
+            columns[name] = _joined([_column(*part, _TAKEN.get(by_name[name].type, _BYTES)) for part in parts])
         elif name == MATRIX:
-            for place, column in _matrix(decoder.contract, tensor, data, rows):
-                _once(place in columns)
-                columns[place] = column
+            _once(matrix is not None)
+            matrix = _matrix(contract, parts, rows)
         elif name.endswith(IS_NULL) and name.removesuffix(IS_NULL) in by_name:
             _once(name in nulls)
-            nulls[name.removesuffix(IS_NULL)] = np.array(_column(tensor, data, rows, ("BOOL",)), bool)
+            mask = _joined([_column(*part, ("BOOL",)) for part in parts])
+            if not isinstance(mask, np.ndarray):
+                raise InvalidInput("an .is_null input has no nulls itself")
+            nulls[name.removesuffix(IS_NULL)] = mask
         else:
             raise InvalidInput("an input has no field of its name", next_step="the model's metadata lists the inputs")
     for name, mask in nulls.items():
         if name not in columns:
             raise InvalidInput(f"{name}{IS_NULL} came without {name}")
         columns[name] = [None if gone else value for gone, value in zip(mask, _listed(columns[name]), strict=True)]
-    return decoder.columns(columns)
+    if matrix is None:
+        return decoder.columns(columns)
+    _once(any(f.name in columns for f in _doubles(contract)))
+    return decoder.matrix(matrix, columns)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    if len(parts) == 1:
+        return parts[0]
+    if all(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate(parts)
+    return [value for part in parts for value in _listed(part)]
+
+
+def _doubles(contract: Contract) -> list[Field]:
+    return [f for f in contract.features if f.type is FieldType.FLOAT64]
 
 
 def _once(again: bool) -> None:
@@ -186,18 +229,37 @@ def _flattened(kind: str, tensor: InputTensor) -> list[Any]:
     return [value for row in nested for value in row]
 
 
-def _matrix(contract: Contract, tensor: InputTensor, raw: memoryview | None, rows: int) -> list[tuple[str, Any]]:
-    names = [f.name for f in contract.features if f.type is FieldType.FLOAT64]
-    if len(tensor.shape) != 2 or tensor.shape[1] != len(names):
-        raise InvalidInput(f"{MATRIX} has one column for each of the {len(names)} float64 features")
-    if tensor.datatype not in _FLOATS:
-        raise InvalidInput(f"{MATRIX} is {' or '.join(_FLOATS)}")
+def _matrix(
+    contract: Contract, parts: Sequence[tuple[InputTensor, memoryview | None, int]], rows: int
+) -> NDArray[np.float64]:
+    width = len(_doubles(contract))
+    for tensor, raw, own in parts:
+        if len(tensor.shape) != 2 or tensor.shape[1] != width:
+            raise InvalidInput(f"{MATRIX} has one column for each of the {width} float64 features")
+        if tensor.datatype not in _FLOATS:
+            raise InvalidInput(f"{MATRIX} is {' or '.join(_FLOATS)}")
+        if raw is None and len(parts) > 1 and not _is_flat(tensor, own * width):
+            raise InvalidInput("a matrix that is decoded by itself")
+    first, raw, _ = parts[0]
     if raw is not None:
-        flat = _unpacked(tensor.datatype, raw, rows * len(names))
-    else:
-        flat = np.array(_matrix_values(tensor, rows * len(names)), np.float64)
-    block = np.asarray(flat).reshape(rows, len(names))
-    return [(name, block[:, place]) for place, name in enumerate(names)]
+        values = [_unpacked(t.datatype, r, n * width) for t, r, n in parts if r is not None]
+        return np.concatenate(values).reshape(rows, width)
+    if len(parts) == 1:
+        return np.array(_matrix_values(first, rows * width), np.float64).reshape(rows, width)
+    # One parse for all callers: each one's own elements were counted.
+    texts = [bytes(t.data).strip()[1:-1] for t, _, _ in parts if isinstance(t.data, msgspec.Raw)]
+    try:
+        return np.array(_NUMBERS.decode(b"[" + b",".join(texts) + b"]"), np.float64).reshape(rows, width)
+    except (msgspec.MsgspecError, ValueError):
+        raise InvalidInput("an input's data does not fit its datatype") from None
+
+
+def _is_flat(tensor: InputTensor, elements: int) -> bool:
+    """Whether the data is one flat JSON list of so many elements (of numbers, which hold no comma or bracket)."""
+    if not isinstance(tensor.data, msgspec.Raw):
+        return False
+    text = bytes(tensor.data)
+    return text.count(b",") == elements - 1 and text.count(b"[") == 1 and b'"' not in text and elements > 0
 
 
 def _matrix_values(tensor: InputTensor, elements: int) -> list[float]:
@@ -250,45 +312,47 @@ def _listed(column: Any) -> list[Any]:
     return list(column.tolist() if isinstance(column, np.ndarray) else column)
 
 
-def answered(contract: Contract, response: Response) -> dict[str, NDArray[Any]]:
-    """Every output by name: float64 (n,) or (n, k), or object (n,) of str."""
-    assert (response.receipt.booked < Booked.CONFLICT).all()
-    answers, n = response.receipt.answers, response.received
-    ids = [_uuid(one) for one in response.receipt.ids.tobytes().hex(" ", 16).split()] if n else []
-    found: dict[str, NDArray[Any]] = {
-        "prediction_id": np.array(ids, object),
-        "status": np.array([str(s) for s in answers.status], object),
+def answered(contract: Contract, response: Response) -> dict[str, list[Any]]:
+    """Every output by name, a value (or a list of k) for each row of the batch; None where there is none."""
+    answers, n = response.receipt.answers, len(response.receipt.booked)
+    ids = response.receipt.ids.tobytes().hex()
+    found: dict[str, list[Any]] = {
+        "prediction_id": [_uuid(ids[at : at + 32]) for at in range(0, 32 * n, 32)],
+        "status": [str(s) for s in answers.status.tolist()],
+    }
+    arrays = {
+        "score": answers.score,
+        "vector": answers.outputs,
+        "probabilities": answers.outputs,
+        "class": answers.classes,
+        "decision": answers.decision,
+        "expected_cost": answers.expected_cost,
     }
     for output in outputs_of(contract)[2:]:
-        values = {
-            "score": answers.score,
-            "vector": answers.outputs,
-            "probabilities": answers.outputs,
-            "class": answers.classes,
-            "decision": answers.decision,
-            "expected_cost": answers.expected_cost,
-        }[output.name]
-        if values is None:
-            values = np.full(n, None, object) if output.datatype == "BYTES" else np.full(n, np.nan)
-        found[output.name] = values
+        values = arrays[output.name]
+        found[output.name] = [None] * n if values is None else _finite(values)
     return found
+
+
+def _finite(values: NDArray[Any]) -> list[Any]:
+    listed: list[Any] = values.tolist()
+    if values.dtype == object or np.isfinite(values).all():
+        return listed
+    return [v if not isinstance(v, float) or math.isfinite(v) else None for v in listed]
 
 
 def _uuid(text: str) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def json_data(values: NDArray[Any]) -> list[Any]:
-    """Flat, row-major; what is no number or no text is null, because JSON has neither."""
-    flat: list[Any] = values.reshape(-1).tolist()
-    if values.dtype == object:
-        return flat
-    return [v if math.isfinite(v) else None for v in flat]
+def json_data(values: list[Any]) -> list[Any]:
+    """Flat, row-major."""
+    return [v for row in values for v in row] if values and isinstance(values[0], list) else values
 
 
-def binary_data(values: NDArray[Any]) -> bytes:
-    """Little-endian; NaN stays, an absent text is empty."""
-    if values.dtype != object:
-        return values.astype("<f8").tobytes()
-    cells = [b"" if v is None else str(v).encode() for v in values.tolist()]
+def binary_data(values: list[Any], datatype: str) -> bytes:
+    """Little-endian; an absent number is NaN, an absent text is empty."""
+    if datatype != "BYTES":
+        return np.array([math.nan if v is None else v for v in json_data(values)], "<f8").tobytes()
+    cells = [b"" if v is None else str(v).encode() for v in values]
     return b"".join(struct.pack("<I", len(cell)) + cell for cell in cells)
