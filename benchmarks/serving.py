@@ -64,7 +64,8 @@ def ours(port: int, model_path: str, ready: Any) -> None:
 
     with tempfile.TemporaryDirectory() as folder, trueup.connect(trueup.Settings(data_dir=Path(folder))) as up:
         up.deploy("m", contract=CONTRACT, model=model_path, version="1",
-                  serving=trueup.Serving(replay_grade=trueup.ReplayGrade.TOLERANCE, tolerance=1e-6, reason_codes=0))  # fmt: skip
+                  serving=trueup.Serving(replay_grade=trueup.ReplayGrade.TOLERANCE, tolerance=1e-6,
+                                         reason_codes=0))  # fmt: skip
         keys = MemoryApiKeys()
         ready.put(keys.create("bench", ApiRole.SCORER, by="bench")[1])
         pinned(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from trueup.domain.batch import Columns
@@ -34,3 +36,16 @@ def wrong_shape(columns: Columns) -> np.ndarray:
 def depends_on_batch(columns: Columns) -> np.ndarray:
     """Differs in the last bits between one row and many, as linear algebra libraries do."""
     return np.full(len(columns), 0.5 if len(columns) > 1 else 0.5 + 1e-12)
+
+
+def slow_share_of_a_million(columns: Columns) -> np.ndarray:
+    """As above, after a while."""
+    time.sleep(0.2)
+    return share_of_a_million(columns)
+
+
+def fails_on_13(columns: Columns) -> np.ndarray:
+    """Fails on a batch that holds an amount of 13."""
+    if (columns.numeric("amount") == 13).any():
+        raise ValueError("13")
+    return always_half(columns)

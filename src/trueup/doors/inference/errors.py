@@ -15,8 +15,8 @@ MOST_FIELDS = 20  # named in one error text
 class NotAllowed(errors.InvalidInput):
     """The path is known, the verb is not allowed. ``allow`` says which is."""
 
-    def __init__(self, allow: str) -> None:
-        super().__init__("the method is not allowed here")
+    def __init__(self, message: str, *, next_step: str = "", allow: str = "") -> None:
+        super().__init__(message, next_step=next_step)
         self.allow = allow
 
 

@@ -111,7 +111,7 @@ class Gather:
         self._limits = limits
         self._lines: dict[tuple[str, str], _Line] = {}
         self._threads = ThreadPoolExecutor(limits.pool_connections, "trueup-inference")
-        self._refused: deque[tuple[Ask, RefusalReason]] = deque(maxlen=limits.queued_rows)
+        self._refused: deque[tuple[Ask, RefusalReason]] = deque(maxlen=limits.queued_refusals)
         self._refusing: asyncio.Task[None] | None = None
         self.rejected = 0  # requests beyond the bound, since the start
 

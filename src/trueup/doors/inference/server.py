@@ -84,7 +84,7 @@ class Front:
         try:
             handler, verbs = self._route(path, request)
             if method not in verbs:
-                raise errors.NotAllowed(", ".join(verbs))
+                raise errors.NotAllowed("the method is not allowed here", allow=", ".join(verbs))
             return await handler(request)
         except TrueupError as error:
             return errors.answer(error)
