@@ -86,21 +86,20 @@ class _Wire:
         while not self._pgconn.put_copy_end(error):
             self._wait(POLLIN | POLLOUT)
         self._flush()
-        failed = self._drain()
+        results = self._drain()
+        failed = next((r for r in results if r.status == pq.ExecStatus.FATAL_ERROR), None)
         if failed is not None:
             raise _error(failed)
+        if not any(r.status == pq.ExecStatus.COMMAND_OK for r in results):
+            raise psycopg.OperationalError("the server did not confirm the commit")
 
     def _flush(self) -> None:
         while self._pgconn.flush():
             self._wait(POLLIN | POLLOUT)
 
-    def _drain(self) -> pq.abc.PGresult | None:
-        """Reads to the end of the query's results; the first that is an error, if any."""
-        failed = None
-        while (result := self._result()) is not None:
-            if failed is None and result.status == pq.ExecStatus.FATAL_ERROR:
-                failed = result
-        return failed
+    def _drain(self) -> list[pq.abc.PGresult]:
+        """All results that are left of the query."""
+        return list(iter(self._result, None))
 
     def _result(self) -> pq.abc.PGresult | None:
         while self._pgconn.is_busy():
