@@ -1,0 +1,102 @@
+"""One instance has one score, whichever door it comes through, alone or among others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+
+import trueup
+from serving import Served, serving
+from trueup.doors.auth import ApiRole
+
+FIELDS = [f"f{i}" for i in range(6)]
+CONTRACT = (
+    "name: c\nversion: 1\nfields:\n  item: {type: string, role: key}\n"
+    + "".join(f"  {name}: {{type: float64, nullable: true}}\n" for name in FIELDS)
+    + "output: {kind: probability}\nlabel: {name: l, type: bool, horizon: {days: 1}}\n"
+)
+RNG = np.random.default_rng(4)
+X = RNG.normal(size=(64, 6))
+X[RNG.random(X.shape) < 0.1] = np.nan
+
+
+@pytest.fixture(scope="module")
+def booster() -> Any:
+    import xgboost
+
+    y = RNG.random(64) < 0.5
+    return xgboost.train({"objective": "binary:logistic", "max_depth": 4}, xgboost.DMatrix(X, y), 20)
+
+
+@pytest.fixture
+def door(up: trueup.Trueup, booster: Any) -> Iterator[Served]:
+    up.deploy("t", contract=CONTRACT, model=booster, version="1")
+    with serving(up) as served:
+        yield served
+
+
+def instance(i: int) -> dict[str, Any]:
+    values = {name: None if np.isnan(v) else float(v) for name, v in zip(FIELDS, X[i], strict=True)}
+    return {"item": f"I{i}", **values}
+
+
+def by_records(door: Served, rows: list[int]) -> list[float]:
+    url = f"http://{door.address}/v1/deployments/t/score"
+    sent = door.http.post(url, json={"instances": [instance(i) for i in rows]}, headers=door.headers(ApiRole.SCORER))
+    return [answer["score"] for answer in sent.json()["results"]]
+
+
+def by_python(door: Served, rows: list[int]) -> list[float]:
+    return door.up.score("t", [instance(i) for i in rows]).score.tolist()
+
+
+def by_columns(door: Served, rows: list[int]) -> list[float]:
+    columns = {name: X[rows, place] for place, name in enumerate(FIELDS)}
+    return door.up.score("t", {"item": [f"I{i}" for i in rows], **columns}).score.tolist()
+
+
+def by_oip(door: Served, rows: list[int], *, binary: bool, matrix: bool) -> list[float]:
+    item = triton.InferInput("item", [len(rows)], "BYTES")
+    item.set_data_from_numpy(np.array([f"I{i}" for i in rows], object), binary_data=binary)
+    inputs = [item]
+    tensors = {"features": X[rows]} if matrix else {name: X[rows, place] for place, name in enumerate(FIELDS)}
+    for name, values in tensors.items():
+        inputs.append(triton.InferInput(name, list(values.shape), "FP64"))
+        inputs[-1].set_data_from_numpy(np.ascontiguousarray(values), binary_data=binary)
+    client = triton.InferenceServerClient(door.address)
+    try:
+        return client.infer("t", inputs, headers=door.headers()).as_numpy("score").tolist()  # type: ignore[no-any-return]
+    finally:
+        client.close()
+
+
+def by_oip_json(door: Served, rows: list[int]) -> list[float]:
+    inputs = [{"name": "item", "shape": [len(rows)], "datatype": "BYTES", "data": [f"I{i}" for i in rows]}]
+    for name in FIELDS:
+        data = [instance(i)[name] for i in rows]
+        inputs.append({"name": name, "shape": [len(rows), 1], "datatype": "FP64", "data": data})
+    sent = door.infer({"inputs": inputs, "outputs": [{"name": "score"}]})
+    return sent.json()["outputs"][0]["data"]  # type: ignore[no-any-return]
+
+
+DOORS = {
+    "records": by_records,
+    "python": by_python,
+    "columns": by_columns,
+    "oip json": by_oip_json,
+    "oip binary": lambda door, rows: by_oip(door, rows, binary=True, matrix=False),
+    "oip matrix": lambda door, rows: by_oip(door, rows, binary=True, matrix=True),
+}
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_alone_and_among_others_the_score_is_the_models_own(door: Served, booster: Any, name: str):
+    expected = np.asarray(booster.inplace_predict(X), np.float64)
+    everything = list(range(len(X)))
+    assert DOORS[name](door, everything) == expected.tolist()
+    for i in everything[::9]:
+        assert DOORS[name](door, [i]) == [expected[i]]
