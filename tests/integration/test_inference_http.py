@@ -310,6 +310,15 @@ class TestIdentity:
         refused(door.infer(body(1.0, 3.0, 4.0, parameters=key)), 409)
         assert door.count() == 2
 
+    def test_a_promotion_by_another_process_is_seen_without_a_restart(self, door: Served, settings: trueup.Settings):
+        assert output(door.infer(body(250_000.0)), "score") == [0.25]
+        with trueup.Trueup(wired(settings, door.up.services.urls)) as other:
+            other.deploy("t", contract=CONTRACT, model="python:small_models:always_half", version="2")
+        deadline = time.monotonic() + 10
+        while output(door.infer(body(250_000.0)), "score") != [0.5]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
     def test_the_requests_id_is_no_key(self, door: Served):
         assert [door.infer(body(1.0, id="same")).json()["id"] for _ in range(2)] == ["same", "same"]
         assert door.count() == 2
@@ -378,7 +387,7 @@ class TestBounds:
         assert all(a.headers["retry-after"] == "1" for a in answers if a.status_code == 503)
         assert narrow.count() == codes.count(200)
         time.sleep(0.5)
-        assert narrow.count("refusals", "reason = 'overloaded'") == narrow.front.inference._gather.rejected > 0
+        assert narrow.count("refusals", "reason = 'overloaded'") == narrow.front.inference.gather.rejected > 0
 
     def test_a_deadline_that_passed_is_not_scored(self, narrow: Served):
         with ThreadPoolExecutor(5) as pool:

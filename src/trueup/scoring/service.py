@@ -210,6 +210,11 @@ class Scoring:
             self._resolved[name] = (time.monotonic(), resolved)
             return resolved
 
+    def held(self, name: str) -> tuple[Resolved, float] | None:
+        """What is in memory under the name and how many seconds ago it was the newest; never blocks."""
+        held = self._resolved.get(name)
+        return None if held is None else (held[1], time.monotonic() - held[0])
+
     def release(self, name: str) -> None:
         """Lets go of a deployment's models; batches that hold them finish. Raises NotFound."""
         self._registry.deployment(name)

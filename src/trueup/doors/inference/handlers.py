@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -27,11 +29,13 @@ from trueup.doors.inference.schemas import (
     TensorMetadata,
 )
 from trueup.doors.inference.wire import Reply
-from trueup.errors import Conflict, InvalidInput, NotFound, ScoringError, TrueupError
-from trueup.scoring.service import Resolved
+from trueup.errors import Conflict, InvalidInput, NotFound, ScoringError, TrueupError, Unavailable
+from trueup.scoring.service import REFRESH_S, Resolved
+from trueup.telemetry import log
 
 SERVER = "trueup"
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
+AGED_S = 5.0  # a revision older than this is looked up before it answers
 UNKEYED_SOURCE = "unkeyed"  # rows that nobody can repeat: their keys are drawn here
 _PROCESS, _NUMBERS = uuid4().hex, count()  # a key nobody has drawn before, without asking the system each time
 _REQUEST = msgspec.json.Decoder(InferRequest)
@@ -53,19 +57,48 @@ class Inference:
 
     def __init__(self, services: Services, gather: Gather) -> None:
         self._services = services
-        self._gather = gather
+        self.gather = gather
         self._limits = services.settings.limits
+        self._refreshing: dict[str, asyncio.Future[Resolved]] = {}
 
-    def resolved(self, model: str, version: str | None) -> Resolved:
-        """What answers under the name. Raises NotFound, also for a version that does not answer."""
-        found = self._services.scoring.resolve(model)
+    async def resolved(self, model: str, version: str | None) -> Resolved:
+        """What answers under the name, without ever blocking the event loop.
+
+        What is in memory is taken if it was the newest ``AGED_S`` ago, and looked up again meanwhile. Older
+        it is looked up first, and taken all the same while the registry does not answer: then booking decides.
+        Raises NotFound, also for a version that does not answer.
+        """
+        held = self._services.scoring.held(model)
+        if held is None:
+            found = await asyncio.shield(self._refresh(model))
+        else:
+            found, age = held
+            if age > AGED_S:
+                with suppress(Unavailable):
+                    found = await asyncio.shield(self._refresh(model))
+            elif age > REFRESH_S:
+                self._refresh(model)
         if version is not None and version != found.champion.version.version:
             raise NotFound("no such version of the model answers", next_step="the model's metadata lists the versions")
         return found
 
-    def metadata(self, model: str, version: str | None) -> ModelMetadata:
+    def _refresh(self, model: str) -> asyncio.Future[Resolved]:
+        """The newest revision, looked up in a thread; of many who ask at once, once."""
+        running = self._refreshing.get(model)
+        if running is None:
+            running = asyncio.get_running_loop().run_in_executor(None, self._services.scoring.resolve, model)
+            self._refreshing[model] = running
+            running.add_done_callback(lambda done: self._forget(model, done))
+        return running
+
+    def _forget(self, model: str, done: asyncio.Future[Resolved]) -> None:
+        self._refreshing.pop(model, None)
+        if not done.cancelled() and done.exception() is not None:
+            log("inference").warning("not_refreshed", kind=type(done.exception()).__name__)
+
+    async def metadata(self, model: str, version: str | None) -> ModelMetadata:
         """What the model takes and gives."""
-        found = self.resolved(model, version)
+        found = await self.resolved(model, version)
         contract = found.contract
         platform = found.champion.version.artifacts[0].runtime if found.champion.version.artifacts else "none"
         return ModelMetadata(
@@ -102,7 +135,7 @@ class Inference:
     async def infer(self, call: Call, body: bytes) -> Reply:
         """One inference request over REST, JSON or binary."""
         began, received_at = time.perf_counter_ns(), datetime.now(UTC)
-        resolved = self.resolved(call.model, call.version)
+        resolved = await self.resolved(call.model, call.version)
         request, raw, single = _parsed(call, body, resolved.contract)
         inputs = tensors.checked(request.inputs, raw, self._limits.request_rows)
         parameters = request.parameters if isinstance(request.parameters, dict) else {}
@@ -122,7 +155,7 @@ class Inference:
             parse_us=(time.perf_counter_ns() - began) // 1000,
         )
         wanted = _wanted(request, resolved.contract, binary=single)
-        parts = await self._gather.score(ask)
+        parts = await self.gather.score(ask)
         _check_whole(parts)
         return _encoded(request, resolved, wanted, parts)
 

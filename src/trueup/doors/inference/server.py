@@ -51,7 +51,7 @@ class Front:
         self._draining = draining
         self._limits = services.settings.limits
         self._in_flight = 0
-        self._gather: Gather | None = None
+        self._inference: Inference | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -69,15 +69,15 @@ class Front:
         """Waits until every accepted request is answered and booked."""
         while self._in_flight:
             await asyncio.sleep(0.005)
-        if self._gather is not None:
-            await self._gather.drain()
+        if self._inference is not None:
+            await self._inference.gather.drain()
 
     @property
     def inference(self) -> Inference:
         """The handlers, with a gatherer of the running event loop."""
-        if self._gather is None:
-            self._gather = Gather(self._services.scoring, self._limits)
-        return Inference(self._services, self._gather)
+        if self._inference is None:
+            self._inference = Inference(self._services, Gather(self._services.scoring, self._limits))
+        return self._inference
 
     async def _reply(self, method: str, path: str, headers: dict[bytes, bytes], receive: Receive) -> Reply:
         request = Request(headers, receive)
@@ -177,11 +177,11 @@ class Front:
 
     async def _model(self, request: Request) -> Reply:
         await self._allow(request, Permission.READ)
-        return _json(await _in_thread(lambda: self.inference.metadata(request.model, request.version)))
+        return _json(await self.inference.metadata(request.model, request.version))
 
     async def _model_ready(self, request: Request) -> Reply:
         await self._allow(request, Permission.READ)
-        found = await _in_thread(lambda: self.inference.resolved(request.model, request.version))
+        found = await self.inference.resolved(request.model, request.version)
         ready = found.champion.scorer is not None or found.deployment.serving.fallback is not None
         return _json({"name": request.model, "ready": ready}, 200 if ready else 503)
 
