@@ -66,7 +66,8 @@ class Screen:
         )
         for reason, lines in totals.dirty.items():
             self._result.print(f"{lines:,} line(s) of the files left out: {reason}")
-        target = html or up.services.settings.data_dir / "settlement-fails.html"
+        settings = up.services.settings
+        target = html or settings.data_dir / "settlement-fails.html"
         target.write_text(page(found), encoding="utf-8")
         if out is not None:
             out.write_text(json.dumps(found, indent=2, default=str) + "\n", encoding="utf-8")
@@ -74,7 +75,7 @@ class Screen:
             "\nLook next at:\n"
             f"  trueup show {overall['example']}\n"
             "  trueup db psql            # then, for example: TABLE settlement_fails_v1 LIMIT 5;\n"
-            "  trueup up                 # the API, with its documentation at /docs\n"
+            f"  trueup up                 # then the API is at http://{settings.host}:{settings.port}/docs\n"
             f"  {target}",
             soft_wrap=True,
             highlight=False,
