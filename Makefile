@@ -31,9 +31,10 @@ lint: $(VENV)/.dev ## style, types, directions of imports
 unit: $(VENV)/.dev ## the quick tests only
 	$(BIN)/python -m pytest tests/unit
 
-bench: $(VENV)/.dev ## measure decoding and booking against their limits
+bench: $(VENV)/.dev ## measure decoding, booking and serving against their limits and what else people use
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/booking.py
+	$(BIN)/python benchmarks/serving.py
 
 lock: $(VENV)/.dev ## resolve the dependencies anew, with hashes
 	$(BIN)/uv pip compile pyproject.toml --extra demo --group editable --python-version 3.11 --universal --generate-hashes \

@@ -58,7 +58,7 @@ def run(app: Any, port: int) -> None:
 
 def ours(port: int, model_path: str, ready: Any) -> None:
     import trueup
-    from trueup.doors.api.server import create_app
+    from trueup.doors.api.server import calm_collector, create_app
     from trueup.doors.auth import ApiRole, MemoryApiKeys
     from trueup.doors.inference.server import Front
 
@@ -70,6 +70,7 @@ def ours(port: int, model_path: str, ready: Any) -> None:
         ready.put(keys.create("bench", ApiRole.SCORER, by="bench")[1])
         pinned(0)
         app = create_app(up.services, keys)
+        calm_collector()
         run(Front(app, up.services, keys, lambda: False), port)
 
 

@@ -288,12 +288,12 @@ def serve(services: Services, *, host: str, port: int, drain_s: float = 2.0, sta
     """Serves until a signal says stop; ``started`` gets the address once it listens."""
     with open_keys(services.urls.owner) as keys:
         app = create_app(services, keys)
-        _calm_collector()
+        calm_collector()
         front = Front(app, services, keys, lambda: bool(app.state.draining))
         _serve(app, front, host, port, drain_s, started)
 
 
-def _calm_collector() -> None:
+def calm_collector() -> None:
     """What is loaded now stays: the garbage collector need not walk through it while requests wait."""
     gc.collect()
     gc.freeze()
