@@ -20,13 +20,8 @@ class NotAllowed(errors.InvalidInput):
         self.allow = allow
 
 
-class BadEncoding(errors.InvalidInput):
-    """A content encoding or type that is not taken."""
-
-
 _OWN: dict[type[errors.TrueupError], int] = {
     NotAllowed: 405,
-    BadEncoding: 415,
     errors.InstanceErrors: 400,
     errors.MissingExtra: 501,
 }

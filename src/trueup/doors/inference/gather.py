@@ -138,11 +138,6 @@ class Gather:
             await self._refusing
         self._threads.shutdown()
 
-    @property
-    def depth(self) -> int:
-        """Rows that wait."""
-        return sum(line.rows for line in self._lines.values())
-
     async def _one(self, ask: Ask) -> Part:
         name = (ask.resolved.deployment.name, ask.source.name)
         line = self._lines.get(name)
