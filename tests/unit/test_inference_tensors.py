@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import trueup
 from trueup.contracts.decoding import Decoder
 from trueup.domain.batch import Columns
-from trueup.doors.inference import tensors
-from trueup.doors.inference.schemas import InferRequest
+from trueup.doors.inference.oip import tensors
+from trueup.doors.inference.oip.schemas import InferRequest
 from trueup.errors import InvalidInput
 from trueup.settings import Limits
 

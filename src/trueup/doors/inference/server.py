@@ -19,8 +19,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from trueup.bootstrap import Services
 from trueup.doors.auth import ApiKeys, Permission
 from trueup.doors.inference import errors
+from trueup.doors.inference.asking import Inference
 from trueup.doors.inference.gather import Gather
-from trueup.doors.inference.handlers import EXTENSIONS, SERVER, Call, Inference
+from trueup.doors.inference.oip import tensors
+from trueup.doors.inference.oip.rest import EXTENSIONS, Call, RestInference
 from trueup.doors.inference.wire import ClientGone, Reply, headers_of, packed, read_body, send_reply, unpacked
 from trueup.errors import InvalidInput, NotFound, Overloaded, TrueupError, Unauthenticated
 from trueup.telemetry import log
@@ -79,6 +81,10 @@ class Front:
             self._inference = Inference(self._services, Gather(self._services.scoring, self._limits))
         return self._inference
 
+    @property
+    def _rest(self) -> RestInference:
+        return RestInference(self.inference)
+
     async def _reply(self, method: str, path: str, headers: dict[bytes, bytes], receive: Receive) -> Reply:
         request = Request(headers, receive)
         try:
@@ -135,7 +141,7 @@ class Front:
                 None if length is None else int(length),
                 None if key is None else key.decode("latin-1"),
             )
-            return await self.inference.infer(call, body)
+            return await self._rest.infer(call, body)
         finally:
             self._in_flight -= 1
 
@@ -168,7 +174,7 @@ class Front:
         return _json({"live": True, "ready": ready}, 200 if ready else 503)
 
     async def _server(self, _: Request) -> Reply:
-        return _json({"name": SERVER, "version": _version(), "extensions": EXTENSIONS})
+        return _json({"name": tensors.SERVER, "version": _version(), "extensions": EXTENSIONS})
 
     async def _models(self, request: Request) -> Reply:
         await self._allow(request, Permission.READ)
@@ -177,7 +183,7 @@ class Front:
 
     async def _model(self, request: Request) -> Reply:
         await self._allow(request, Permission.READ)
-        return _json(await self.inference.metadata(request.model, request.version))
+        return _json(tensors.metadata(await self.inference.resolved(request.model, request.version)))
 
     async def _model_ready(self, request: Request) -> Reply:
         await self._allow(request, Permission.READ)

@@ -36,10 +36,11 @@ from numpy.typing import NDArray
 from trueup.contracts.decoding import Decoder
 from trueup.domain.batch import Decoded
 from trueup.domain.contract import Contract, Field, FieldType, OutputKind
-from trueup.doors.inference.schemas import InputTensor, TensorMetadata
+from trueup.doors.inference.oip.schemas import InputTensor, ModelMetadata, TensorMetadata
 from trueup.errors import InvalidInput
-from trueup.scoring.service import Response
+from trueup.scoring.service import Resolved, Response
 
+SERVER = "trueup"
 MATRIX = "features"
 IS_NULL = ".is_null"
 _FLOATS = ("FP64", "FP32", "FP16")
@@ -69,6 +70,20 @@ _NESTED: dict[str, Any] = {
     "BYTES": msgspec.json.Decoder(list[list[str | None]]),
 }
 _NUMBERS = msgspec.json.Decoder(list[float])
+
+
+def metadata(resolved: Resolved) -> ModelMetadata:
+    """What a deployment takes and gives."""
+    version, contract = resolved.champion.version, resolved.contract
+    platform = version.artifacts[0].runtime if version.artifacts else "none"
+    return ModelMetadata(
+        name=resolved.deployment.name,
+        versions=[version.version],
+        platform=f"{SERVER}_{platform}",
+        inputs=inputs_of(contract),
+        outputs=outputs_of(contract),
+        properties={"contract": f"{contract.name} {contract.version}", "contract_digest": contract.digest},
+    )
 
 
 def inputs_of(contract: Contract) -> list[TensorMetadata]:

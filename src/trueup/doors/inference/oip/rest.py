@@ -1,0 +1,169 @@
+"""The Open Inference Protocol over REST: translate a request, have it scored, translate back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from trueup.domain.batch import Channel
+from trueup.domain.contract import Contract
+from trueup.doors.inference.asking import Arrival, Inference, parameter, terms_of
+from trueup.doors.inference.gather import Part
+from trueup.doors.inference.oip import tensors
+from trueup.doors.inference.oip.schemas import (
+    InferRequest,
+    InferResponse,
+    InputTensor,
+    OutputTensor,
+    TensorMetadata,
+)
+from trueup.doors.inference.wire import Reply
+from trueup.errors import InvalidInput
+from trueup.scoring.service import Resolved
+
+EXTENSIONS = ["binary_tensor_data", "model_repository"]
+_REQUEST = msgspec.json.Decoder(InferRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a request says beside its tensors."""
+
+    model: str
+    version: str | None
+    header_bytes: int | None  # length of the JSON in front of binary tensors
+    key: str | None  # of the header Idempotency-Key
+
+
+class RestInference:
+    """Inference requests over REST."""
+
+    def __init__(self, inference: Inference) -> None:
+        self._inference = inference
+
+    async def infer(self, call: Call, body: bytes) -> Reply:
+        """One inference request over REST, JSON or binary."""
+        arrival = Arrival.now()
+        resolved = await self._inference.resolved(call.model, call.version)
+        request, raw, single = _parsed(call, body, resolved.contract)
+        inputs = tensors.checked(request.inputs, raw, self._inference.limits.request_rows)
+        parameters = request.parameters if isinstance(request.parameters, dict) else {}
+        terms = terms_of(Channel.REST, parameters, key=call.key)
+        wanted = _wanted(request, resolved.contract, binary=single)
+        parts = await self._inference.score(
+            resolved,
+            terms,
+            rows=inputs.rows,
+            decode=tensors.decoded,
+            form=inputs.form,
+            payload=inputs,
+            arrival=arrival,
+        )
+        return _encoded(request, resolved, wanted, parts)
+
+
+def _parsed(call: Call, body: bytes, contract: Contract) -> tuple[InferRequest, Sequence[memoryview | None], bool]:
+    """The request's JSON, each tensor's bytes, and whether it is the form of one raw input."""
+    if call.header_bytes == 0:
+        return _single_raw(contract, body), [memoryview(body)], True
+    length = len(body) if call.header_bytes is None else call.header_bytes
+    if not 0 < length <= len(body):
+        raise InvalidInput("the length of the JSON header does not fit the body")
+    try:
+        request = _REQUEST.decode(memoryview(body)[:length])
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"the request does not fit the protocol: {_place(error)}") from None
+    except (msgspec.DecodeError, UnicodeError, ValueError):
+        raise InvalidInput("the body is not valid JSON") from None
+    except RecursionError:
+        raise InvalidInput("the body is nested too deeply") from None
+    return request, _binary(request.inputs, memoryview(body)[length:]), False
+
+
+def _single_raw(contract: Contract, body: bytes) -> InferRequest:
+    """The whole body is the one input of a batch of one."""
+    inputs = tensors.inputs_of(contract)
+    if len(inputs) != 1:
+        raise InvalidInput("a raw body stands for a single input, and the model has several")
+    return InferRequest([InputTensor(inputs[0].name, [1], inputs[0].datatype)])
+
+
+def _binary(inputs: Sequence[InputTensor], data: memoryview) -> list[memoryview | None]:
+    """Each tensor's bytes; together they end where the body ends."""
+    found: list[memoryview | None] = []
+    at = 0
+    for tensor in inputs:
+        parameters = tensor.parameters if isinstance(tensor.parameters, dict) else {}
+        size = parameters.get("binary_data_size")
+        if size is None:
+            found.append(None)
+            continue
+        if isinstance(size, bool) or not isinstance(size, int) or size < 0 or at + size > len(data):
+            raise InvalidInput("binary_data_size does not fit the body")
+        if isinstance(tensor.data, msgspec.Raw):
+            raise InvalidInput("an input has its data both in the JSON and behind it")
+        found.append(data[at : at + size])
+        at += size
+    if at != len(data):
+        raise InvalidInput("bytes are left behind the last tensor")
+    return found
+
+
+def _wanted(request: InferRequest, contract: Contract, *, binary: bool) -> list[tuple[TensorMetadata, bool]]:
+    """The outputs to send, and whether each is sent as bytes. Raises InvalidInput for one that the model has not."""
+    about = {output.name: output for output in tensors.outputs_of(contract)}
+    parameters = request.parameters if isinstance(request.parameters, dict) else {}
+    all_binary = binary or parameter(parameters, "binary_data_output", bool) is True
+    if not isinstance(request.outputs, list):
+        return [(output, all_binary) for output in about.values()]
+    found = []
+    for output in request.outputs:
+        if output.name not in about:
+            raise InvalidInput("an output is asked for that the model has not")
+        own = parameter(output.parameters, "binary_data", bool) if isinstance(output.parameters, dict) else None
+        found.append((about[output.name], all_binary if own is None else own))
+    return found
+
+
+def _encoded(
+    request: InferRequest, resolved: Resolved, wanted: Sequence[tuple[TensorMetadata, bool]], parts: Sequence[Part]
+) -> Reply:
+    made = [part.booked.once("oip", lambda response: tensors.answered(resolved.contract, response)) for part in parts]
+    outputs, tails = [], []
+    for about, binary in wanted:
+        values = made[0][about.name][parts[0].rows]
+        for more, part in zip(made[1:], parts[1:], strict=True):
+            values = values + more[about.name][part.rows]
+        output = OutputTensor(about.name, [len(values), *about.shape[1:]], about.datatype)
+        if about.shape[1:] == [-1]:
+            output.shape = [len(values), len(values[0]) if values else 0]
+        if binary:
+            tails.append(tensors.binary_data(values, about.datatype))
+            output.parameters = {"binary_data_size": len(tails[-1])}
+        else:
+            output.data = tensors.json_data(values)
+        outputs.append(output)
+    repeated = sum(part.booked.response.receipt.booked[part.rows].tolist().count(1) for part in parts)
+    head = msgspec.json.encode(
+        InferResponse(
+            resolved.deployment.name,
+            resolved.champion.version.version,
+            outputs,
+            request.id,
+            {"repeated": repeated},
+        )
+    )
+    if not tails:
+        return Reply(200, head)
+    headers = [
+        (b"content-type", b"application/octet-stream"),
+        (b"inference-header-content-length", str(len(head)).encode()),
+    ]
+    return Reply(200, b"".join([head, *tails]), headers)
+
+
+def _place(error: msgspec.ValidationError) -> str:
+    """Where the fault is. msgspec quotes the caller's own text only for unknown names, which are allowed here."""
+    return str(error).rpartition(" - at ")[2] if " - at " in str(error) else "$"
