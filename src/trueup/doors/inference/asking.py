@@ -11,12 +11,13 @@ import time
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import count
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from trueup.bootstrap import Services
+from trueup.contracts.values import microseconds
 from trueup.domain.batch import REQUEST_SOURCE, Channel, RefusalReason, Source
 from trueup.domain.contract import Contract
 from trueup.doors.inference.gather import Ask, Decode, Gather, Part
@@ -47,15 +48,15 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """When a request came in: ``at`` in UTC, ``ns`` of time.perf_counter_ns."""
+    """When a request came in: ``us`` since 1970 in UTC, ``ns`` of time.perf_counter_ns."""
 
-    at: datetime
+    us: int
     ns: int
 
     @classmethod
     def now(cls) -> Arrival:
         """This moment."""
-        return cls(datetime.now(UTC), time.perf_counter_ns())
+        return cls(time.time_ns() // 1000, time.perf_counter_ns())
 
 
 def terms_of(channel: Channel, parameters: Mapping[str, Any], *, key: str | None) -> Terms:
@@ -123,11 +124,11 @@ class Inference:
             resolved,
             _source(terms, rows, self.limits.key_chars),
             rows,
-            arrival.at,
+            arrival.us,
             decode,
             form,
             payload,
-            event_time=_event_time(terms, resolved.contract, arrival.at),
+            event_us=_event_us(terms, resolved.contract, arrival.us),
             want_reasons=terms.reasons,
             deadline=terms.deadline,
             parse_us=(time.perf_counter_ns() - arrival.ns) // 1000,
@@ -203,16 +204,16 @@ def _source(terms: Terms, n: int, most: int) -> Source:
     return Source(terms.channel, REQUEST_SOURCE, [key] if n == 1 else [f"{key}/{row}" for row in range(n)])
 
 
-def _event_time(terms: Terms, contract: Contract, received_at: datetime) -> datetime | None:
-    """When all instances happened, in UTC; None where the contract or the key's first arrival says it."""
+def _event_us(terms: Terms, contract: Contract, received_us: int) -> int | None:
+    """When all instances happened; None where the contract or the key's first arrival says it."""
     if terms.event_time is None:
-        return None if terms.key is not None or contract.event_time else received_at
+        return None if terms.key is not None or contract.event_time else received_us
     if contract.event_time:
         raise InvalidInput(f"the contract takes the event time from the field {contract.event_time}")
     try:
         moment = datetime.fromisoformat(terms.event_time)
         if moment.tzinfo is None:
             raise ValueError
-        return moment.astimezone(UTC)
+        return microseconds(moment)
     except (ValueError, OverflowError):
         raise InvalidInput("event_time is an ISO 8601 instant with zone") from None
