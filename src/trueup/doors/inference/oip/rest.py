@@ -51,7 +51,7 @@ class RestInference:
         inputs = tensors.checked(request.inputs, raw, self._inference.limits.request_rows)
         parameters = request.parameters if isinstance(request.parameters, dict) else {}
         terms = terms_of(Channel.REST, parameters, key=call.key)
-        wanted = _wanted(request, resolved.contract, binary=single)
+        wanted = _wanted(request, resolved, binary=single)
         parts = await self._inference.score(
             resolved,
             terms,
@@ -61,6 +61,8 @@ class RestInference:
             payload=inputs,
             arrival=arrival,
         )
+        if wanted is None and inputs.rows == 1 and tensors.mapping(resolved).flat:
+            return _encoded_row(request, resolved, parts[0])
         return _encoded(request, resolved, wanted, parts)
 
 
@@ -90,13 +92,12 @@ def _single_raw(contract: Contract, body: bytes) -> InferRequest:
     return InferRequest([InputTensor(inputs[0].name, [1], inputs[0].datatype)])
 
 
-def _binary(inputs: Sequence[InputTensor], data: memoryview) -> list[memoryview | None]:
+def _binary(inputs: Sequence[InputTensor], data: memoryview) -> Sequence[memoryview | None]:
     """Each tensor's bytes; together they end where the body ends."""
     found: list[memoryview | None] = []
     at = 0
     for tensor in inputs:
-        parameters = tensor.parameters if isinstance(tensor.parameters, dict) else {}
-        size = parameters.get("binary_data_size")
+        size = tensor.parameters.get("binary_data_size") if isinstance(tensor.parameters, dict) else None
         if size is None:
             found.append(None)
             continue
@@ -111,13 +112,16 @@ def _binary(inputs: Sequence[InputTensor], data: memoryview) -> list[memoryview 
     return found
 
 
-def _wanted(request: InferRequest, contract: Contract, *, binary: bool) -> list[tuple[TensorMetadata, bool]]:
-    """The outputs to send, and whether each is sent as bytes. Raises InvalidInput for one that the model has not."""
-    about = {output.name: output for output in tensors.outputs_of(contract)}
+def _wanted(request: InferRequest, resolved: Resolved, *, binary: bool) -> list[tuple[TensorMetadata, bool]] | None:
+    """The outputs to send, and whether each is sent as bytes; None for all of them as JSON.
+
+    Raises InvalidInput for an output that the model has not.
+    """
     parameters = request.parameters if isinstance(request.parameters, dict) else {}
     all_binary = binary or parameter(parameters, "binary_data_output", bool) is True
     if not isinstance(request.outputs, list):
-        return [(output, all_binary) for output in about.values()]
+        return [(output, True) for output in tensors.mapping(resolved).outputs] if all_binary else None
+    about = {output.name: output for output in tensors.mapping(resolved).outputs}
     found = []
     for output in request.outputs:
         if output.name not in about:
@@ -127,12 +131,25 @@ def _wanted(request: InferRequest, contract: Contract, *, binary: bool) -> list[
     return found
 
 
+def _encoded_row(request: InferRequest, resolved: Resolved, part: Part) -> Reply:
+    """One row with all of its outputs as JSON; the rows of a batch are written at once, by the first who asks."""
+    head, rows = part.booked.once("oip rows", lambda response: tensors.written(resolved, response))
+    row, repeated = rows[part.rows.start]
+    body = head + row + repeated
+    if request.id is not msgspec.UNSET:
+        body += b',"id":' + msgspec.json.encode(request.id)
+    return Reply(200, body + b"}")
+
+
 def _encoded(
-    request: InferRequest, resolved: Resolved, wanted: Sequence[tuple[TensorMetadata, bool]], parts: Sequence[Part]
+    request: InferRequest,
+    resolved: Resolved,
+    wanted: Sequence[tuple[TensorMetadata, bool]] | None,
+    parts: Sequence[Part],
 ) -> Reply:
-    made = [part.booked.once("oip", lambda response: tensors.answered(resolved.contract, response)) for part in parts]
+    made = [part.booked.once("oip", lambda response: tensors.answered(resolved, response)) for part in parts]
     outputs, tails = [], []
-    for about, binary in wanted:
+    for about, binary in wanted or [(output, False) for output in tensors.mapping(resolved).outputs]:
         values = made[0][about.name][parts[0].rows]
         for more, part in zip(made[1:], parts[1:], strict=True):
             values = values + more[about.name][part.rows]
@@ -146,14 +163,9 @@ def _encoded(
             output.data = tensors.json_data(values)
         outputs.append(output)
     repeated = sum(part.booked.response.receipt.booked[part.rows].tolist().count(1) for part in parts)
+    version = resolved.champion.version.version
     head = msgspec.json.encode(
-        InferResponse(
-            resolved.deployment.name,
-            resolved.champion.version.version,
-            outputs,
-            request.id,
-            {"repeated": repeated},
-        )
+        InferResponse(resolved.deployment.name, version, outputs, request.id, {"repeated": repeated})
     )
     if not tails:
         return Reply(200, head)

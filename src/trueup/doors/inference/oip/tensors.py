@@ -28,13 +28,14 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from trueup.contracts.decoding import Decoder
-from trueup.domain.batch import Decoded
+from trueup.domain.batch import Booked, Decoded
 from trueup.domain.contract import Contract, Field, FieldType, OutputKind
 from trueup.doors.inference.oip.schemas import InputTensor, ModelMetadata, TensorMetadata
 from trueup.errors import InvalidInput
@@ -70,6 +71,7 @@ _NESTED: dict[str, Any] = {
     "BYTES": msgspec.json.Decoder(list[list[str | None]]),
 }
 _NUMBERS = msgspec.json.Decoder(list[float])
+encode = msgspec.json.Encoder().encode
 
 
 def metadata(resolved: Resolved) -> ModelMetadata:
@@ -106,6 +108,33 @@ def outputs_of(contract: Contract) -> list[TensorMetadata]:
         found.append(TensorMetadata("decision", "BYTES", [-1]))
     if contract.expected_cost:
         found.append(TensorMetadata("expected_cost", "FP64", [-1]))
+    return found
+
+
+class Mapping:
+    """What a contract looks like in tensors, made once for each revision of a deployment."""
+
+    def __init__(self, contract: Contract) -> None:
+        self.outputs = outputs_of(contract)
+        self.doubles = frozenset(f.name for f in contract.features if f.type is FieldType.FLOAT64)
+        self.taken = {f.name: _TAKEN.get(f.type, _BYTES) for f in contract.fields}
+        self.flat = all(len(output.shape) == 1 for output in self.outputs)
+        heads = [f'{{"name":"{o.name}","datatype":"{o.datatype}","shape":[1],"data":[%b]}}' for o in self.outputs]
+        self.row = f"[{','.join(heads)}]".encode()
+
+
+_MAPPINGS: WeakKeyDictionary[Decoder, Mapping] = WeakKeyDictionary()
+
+
+def mapping(resolved: Resolved) -> Mapping:
+    """The mapping of a loaded revision."""
+    return _mapping(resolved.decoder)
+
+
+def _mapping(decoder: Decoder) -> Mapping:
+    found = _MAPPINGS.get(decoder)
+    if found is None:
+        found = _MAPPINGS[decoder] = Mapping(decoder.contract)
     return found
 
 
@@ -327,7 +356,7 @@ def _listed(column: Any) -> list[Any]:
     return list(column.tolist() if isinstance(column, np.ndarray) else column)
 
 
-def answered(contract: Contract, response: Response) -> dict[str, list[Any]]:
+def answered(resolved: Resolved, response: Response) -> dict[str, list[Any]]:
     """Every output by name, a value (or a list of k) for each row of the batch; None where there is none."""
     answers, n = response.receipt.answers, len(response.receipt.booked)
     ids = response.receipt.ids.tobytes().hex()
@@ -343,10 +372,21 @@ def answered(contract: Contract, response: Response) -> dict[str, list[Any]]:
         "decision": answers.decision,
         "expected_cost": answers.expected_cost,
     }
-    for output in outputs_of(contract)[2:]:
+    for output in mapping(resolved).outputs[2:]:
         values = arrays[output.name]
         found[output.name] = [None] * n if values is None else _finite(values)
     return found
+
+
+def written(resolved: Resolved, response: Response) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """The beginning of every caller's answer as JSON, and for each row its outputs and what follows them."""
+    about, values = mapping(resolved), answered(resolved, response)
+    cells = [[encode(v) for v in values[output.name]] for output in about.outputs]
+    head = {"model_name": resolved.deployment.name, "model_version": resolved.champion.version.version}
+    repeated = (response.receipt.booked == Booked.REPEATED).tolist()
+    tails = (b',"parameters":{"repeated":0}', b',"parameters":{"repeated":1}')
+    rows = [(about.row % row, tails[again]) for row, again in zip(zip(*cells, strict=True), repeated, strict=True)]
+    return encode(head)[:-1] + b',"outputs":', rows
 
 
 def _finite(values: NDArray[Any]) -> list[Any]:
