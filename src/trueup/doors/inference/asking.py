@@ -31,7 +31,7 @@ _PROCESS, _NUMBERS = uuid4().hex, count()  # a key nobody has drawn before, with
 _Known = TypeVar("_Known", str, int, float, bool)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Terms:
     """What a caller says beside its instances, whatever the protocol.
 
@@ -46,7 +46,7 @@ class Terms:
     deadline: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Arrival:
     """When a request came in: ``us`` since 1970 in UTC, ``ns`` of time.perf_counter_ns."""
 
@@ -64,6 +64,8 @@ def terms_of(channel: Channel, parameters: Mapping[str, Any], *, key: str | None
 
     Raises InvalidInput for a parameter of another type than is documented.
     """
+    if not parameters:
+        return Terms(channel, key)
     timeout_us = parameter(parameters, "timeout", int)
     return Terms(
         channel,
@@ -198,7 +200,8 @@ def _source(terms: Terms, n: int, most: int) -> Source:
     key = terms.key
     if key is None:
         drawn = f"{_PROCESS}-{next(_NUMBERS):x}"
-        return Source(terms.channel, UNKEYED_SOURCE, [f"{drawn}/{row}" for row in range(n)])
+        keys = [drawn] if n == 1 else [f"{drawn}/{row}" for row in range(n)]
+        return Source(terms.channel, UNKEYED_SOURCE, keys)
     if not 1 <= len(key) <= most - 8 or not key.isprintable():
         raise InvalidInput(f"an idempotency key is printable text of at most {most - 8} characters")
     return Source(terms.channel, REQUEST_SOURCE, [key] if n == 1 else [f"{key}/{row}" for row in range(n)])

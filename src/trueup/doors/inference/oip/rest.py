@@ -27,7 +27,7 @@ EXTENSIONS = ["binary_tensor_data", "model_repository"]
 _REQUEST = msgspec.json.Decoder(InferRequest)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """What a request says beside its tensors."""
 
