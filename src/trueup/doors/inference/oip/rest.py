@@ -16,6 +16,8 @@ from trueup.doors.inference.oip.schemas import (
     InferRequest,
     InferResponse,
     InputTensor,
+    NestedRequest,
+    NestedTensor,
     OutputTensor,
     TensorMetadata,
 )
@@ -24,7 +26,9 @@ from trueup.errors import InvalidInput
 from trueup.scoring.service import Resolved
 
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
+AnyRequest = InferRequest | NestedRequest
 _REQUEST = msgspec.json.Decoder(InferRequest)
+_NESTED = msgspec.json.Decoder(NestedRequest)
 
 
 @dataclass(slots=True)
@@ -66,22 +70,31 @@ class RestInference:
         return _encoded(request, resolved, wanted, parts)
 
 
-def _parsed(call: Call, body: bytes, contract: Contract) -> tuple[InferRequest, Sequence[memoryview | None], bool]:
+def _parsed(call: Call, body: bytes, contract: Contract) -> tuple[AnyRequest, Sequence[memoryview | None], bool]:
     """The request's JSON, each tensor's bytes, and whether it is the form of one raw input."""
     if call.header_bytes == 0:
         return _single_raw(contract, body), [memoryview(body)], True
     length = len(body) if call.header_bytes is None else call.header_bytes
     if not 0 < length <= len(body):
         raise InvalidInput("the length of the JSON header does not fit the body")
+    document = memoryview(body)[:length]
+    request = _read(document)
+    return request, _binary(request.inputs, memoryview(body)[length:]), False
+
+
+def _read(document: memoryview) -> AnyRequest:
+    """The JSON of a request. Raises InvalidInput."""
     try:
-        request = _REQUEST.decode(memoryview(body)[:length])
+        try:
+            return _REQUEST.decode(document)
+        except msgspec.ValidationError:
+            return _NESTED.decode(document)
     except msgspec.ValidationError as error:
         raise InvalidInput(f"the request does not fit the protocol: {_place(error)}") from None
     except (msgspec.DecodeError, UnicodeError, ValueError):
         raise InvalidInput("the body is not valid JSON") from None
     except RecursionError:
         raise InvalidInput("the body is nested too deeply") from None
-    return request, _binary(request.inputs, memoryview(body)[length:]), False
 
 
 def _single_raw(contract: Contract, body: bytes) -> InferRequest:
@@ -92,7 +105,7 @@ def _single_raw(contract: Contract, body: bytes) -> InferRequest:
     return InferRequest([InputTensor(inputs[0].name, [1], inputs[0].datatype)])
 
 
-def _binary(inputs: Sequence[InputTensor], data: memoryview) -> Sequence[memoryview | None]:
+def _binary(inputs: Sequence[InputTensor | NestedTensor], data: memoryview) -> Sequence[memoryview | None]:
     """Each tensor's bytes; together they end where the body ends."""
     found: list[memoryview | None] = []
     at = 0
@@ -103,7 +116,7 @@ def _binary(inputs: Sequence[InputTensor], data: memoryview) -> Sequence[memoryv
             continue
         if isinstance(size, bool) or not isinstance(size, int) or size < 0 or at + size > len(data):
             raise InvalidInput("binary_data_size does not fit the body")
-        if isinstance(tensor.data, msgspec.Raw):
+        if tensor.data is not msgspec.UNSET:
             raise InvalidInput("an input has its data both in the JSON and behind it")
         found.append(data[at : at + size])
         at += size
@@ -112,7 +125,7 @@ def _binary(inputs: Sequence[InputTensor], data: memoryview) -> Sequence[memoryv
     return found
 
 
-def _wanted(request: InferRequest, resolved: Resolved, *, binary: bool) -> list[tuple[TensorMetadata, bool]] | None:
+def _wanted(request: AnyRequest, resolved: Resolved, *, binary: bool) -> list[tuple[TensorMetadata, bool]] | None:
     """The outputs to send, and whether each is sent as bytes; None for all of them as JSON.
 
     Raises InvalidInput for an output that the model has not.
@@ -131,7 +144,7 @@ def _wanted(request: InferRequest, resolved: Resolved, *, binary: bool) -> list[
     return found
 
 
-def _encoded_row(request: InferRequest, resolved: Resolved, part: Part) -> Reply:
+def _encoded_row(request: AnyRequest, resolved: Resolved, part: Part) -> Reply:
     """One row with all of its outputs as JSON; the rows of a batch are written at once, by the first who asks."""
     head, rows = part.booked.once("oip rows", lambda response: tensors.written(resolved, response))
     row, repeated = rows[part.rows.start]
@@ -142,7 +155,7 @@ def _encoded_row(request: InferRequest, resolved: Resolved, part: Part) -> Reply
 
 
 def _encoded(
-    request: InferRequest,
+    request: AnyRequest,
     resolved: Resolved,
     wanted: Sequence[tuple[TensorMetadata, bool]] | None,
     parts: Sequence[Part],
