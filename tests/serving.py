@@ -49,14 +49,14 @@ class Served:
 
 
 @contextmanager
-def serving(up: trueup.Trueup) -> Iterator[Served]:
+def serving(up: trueup.Trueup, *, drain_s: float = 0) -> Iterator[Served]:
     """Serves until the block is left, then drains."""
     keys = MemoryApiKeys()
     app = create_app(up.services, keys)
     front = Front(app, up.services, keys, lambda: bool(app.state.draining))
     config = uvicorn.Config(front, log_level="error", access_log=False, lifespan="off", loop="uvloop", http="httptools")
     grpc = GrpcServer(up.services, keys, lambda: bool(app.state.draining), host="127.0.0.1", port=0)
-    server = Server(config, app, front, drain_s=0, grpc=grpc)
+    server = Server(config, app, front, drain_s=drain_s, grpc=grpc)
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
