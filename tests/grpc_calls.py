@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pytest
 
 from serving import Served
 from trueup.doors.auth import ApiRole
@@ -89,13 +90,11 @@ class Client:
 
 
 def refused(call: Any, code: grpc.StatusCode, text: str = "") -> str:
-    try:
-        answer = call()
-    except grpc.RpcError as error:
-        assert error.code() is code, error
-        assert text in error.details()
-        return str(error.details())
-    raise AssertionError(f"answered: {answer}")
+    with pytest.raises(grpc.RpcError) as error:
+        call()
+    assert error.value.code() is code, error.value
+    assert text in error.value.details()
+    return str(error.value.details())
 
 
 @contextmanager

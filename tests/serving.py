@@ -29,6 +29,7 @@ class Served:
     keys: dict[ApiRole, str]
     server: Server
     grpc: GrpcServer
+    memory: MemoryApiKeys
     http: httpx2.Client = field(default_factory=lambda: httpx2.Client(timeout=60))
 
     def headers(self, role: ApiRole = ApiRole.ADMIN) -> dict[str, str]:
@@ -43,6 +44,10 @@ class Served:
         return self.http.request(
             method, f"http://{self.address}{path}", headers={} if role is None else self.headers(role)
         )
+
+    def revoke(self, role: ApiRole) -> None:
+        """Ends the role's key."""
+        self.memory.revoke(self.keys[role].split("_")[1], by="test")
 
     def count(self, table: str = "predictions", where: str = "true") -> int:
         return int(self.up.query(f"SELECT count(*) AS n FROM {table} WHERE {where}").rows()[0]["n"])
@@ -64,7 +69,7 @@ def serving(up: trueup.Trueup, *, drain_s: float = 0) -> Iterator[Served]:
     while not server.started:
         thread.join(0.01)
     texts = {role: keys.create(role, role, by="test")[1] for role in ApiRole}
-    served = Served(up, front, f"127.0.0.1:{listening.getsockname()[1]}", texts, server, grpc)
+    served = Served(up, front, f"127.0.0.1:{listening.getsockname()[1]}", texts, server, grpc, keys)
     try:
         yield served
     finally:

@@ -284,9 +284,7 @@ class TestCallers:
     )
 
     @pytest.mark.parametrize(("method", "message", "enough"), METHODS, ids=[m[0] for m in METHODS])
-    def test_every_method_asks_for_the_role_it_needs(
-        self, client: Client, method: str, message: Any, enough: ApiRole
-    ):
+    def test_every_method_asks_for_the_role_it_needs(self, client: Client, method: str, message: Any, enough: ApiRole):
         call = getattr(client.stub, method)
         refused(lambda: call(message), StatusCode.UNAUTHENTICATED)
         wrong = [("authorization", "Bearer tu_0000000000000000_" + "x" * 43)]

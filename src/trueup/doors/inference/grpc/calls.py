@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -31,7 +31,7 @@ DETAILS_CHARS = 2_000  # of an error's text: it travels in a header, and those a
 PUSHBACK = (("grpc-retry-pushback-ms", "1000"),)  # what gRPC's own retries wait for
 
 _Asked = TypeVar("_Asked", bound=Message)
-Context = grpc.aio.ServicerContext
+Context: TypeAlias = Any  # grpc.aio.ServicerContext; gRPC comes without types
 Handle = Callable[[_Asked, "Call"], Awaitable[Message]]
 
 
@@ -75,10 +75,9 @@ class Calls:
         """A method of one message and one answer, for callers with the permission."""
 
         async def serve(_: Any, context: Context) -> bytes:
-            with answering_faults(context) as fault:
-                with self.open.one():
-                    await self.allow(context, permission)
-                    return await _one(asked, handle, context)
+            with answering_faults(context) as fault, self.open.one():
+                await self.allow(context, permission)
+                return await _one(asked, handle, context)
             return await fault.abort()
 
         return grpc.stream_unary_rpc_method_handler(serve)
@@ -87,10 +86,10 @@ class Calls:
         """A method of many messages and answers; ``serve`` reads and writes."""
 
         async def guarded(_: Any, context: Context) -> None:
-            with answering_faults(context) as fault:
-                with self.open.one():
-                    await self.allow(context, permission)
-                    return await serve(context)
+            with answering_faults(context) as fault, self.open.one():
+                await self.allow(context, permission)
+                await serve(context)
+                return
             await fault.abort()
 
         return grpc.stream_stream_rpc_method_handler(guarded)

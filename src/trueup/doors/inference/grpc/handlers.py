@@ -83,9 +83,7 @@ class Handlers:
         found = await _in_thread(lambda: self._inference.index(only_ready=request.ready))
         return pb.RepositoryIndexResponse(models=[pb.RepositoryIndexResponse.ModelIndex(**one) for one in found])
 
-    async def repository_load(
-        self, request: pb.RepositoryModelLoadRequest, _: Call
-    ) -> pb.RepositoryModelLoadResponse:
+    async def repository_load(self, request: pb.RepositoryModelLoadRequest, _: Call) -> pb.RepositoryModelLoadResponse:
         """Loads the newest revision now. Raises NotFound."""
         name = request.model_name or request.repository_name
         await _in_thread(lambda: self._inference.reload(name, load=True))

@@ -24,8 +24,6 @@ PING_S = 1.0  # dependencies are asked at most so often
 WATCH_S = 0.25  # a watcher hears of a change within so long
 WATCHERS = 64
 
-_Status = health.HealthCheckResponse.ServingStatus
-
 
 class Readiness:
     """Whether what a prediction depends on answers, and the server is not draining."""
@@ -94,7 +92,7 @@ class Health:
             return
         await fault.abort()
 
-    async def _status(self, service: str) -> _Status:
+    async def _status(self, service: str) -> Any:
         if service not in ("", INFERENCE):
             return health.HealthCheckResponse.SERVICE_UNKNOWN
         good = not self._readiness.draining() if service == "" else await self._readiness.ready()

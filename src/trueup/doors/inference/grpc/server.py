@@ -42,13 +42,13 @@ class GrpcServer:
         share_port: bool = False,
     ) -> None:
         self._services = services
-        self._keys = keys
         self._draining = draining
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._credentials = credentials
         self._share_port = share_port
         self.port = port
         self._server: Any = None
+        self._calls = Calls(keys, services.settings.limits)
         self._streams: Streams | None = None
         self._health: health.Health | None = None
 
@@ -69,6 +69,11 @@ class GrpcServer:
             ) from None
         await self._server.start()
 
+    @property
+    def open_calls(self) -> int:
+        """Calls being answered, health probes apart."""
+        return self._calls.open.held
+
     async def stop(self, grace_s: float) -> None:
         """Takes no more calls, answers what has arrived, and gives up on it after ``grace_s``."""
         if self._server is None or self._streams is None or self._health is None:
@@ -80,7 +85,7 @@ class GrpcServer:
     def _add_services(self, inference: Inference) -> None:
         limits = self._services.settings.limits
         readiness = health.Readiness(self._services, self._draining)
-        calls, handlers = Calls(self._keys, limits), Handlers(inference, readiness)
+        calls, handlers = self._calls, Handlers(inference, readiness)
         self._streams = Streams(handlers, calls, limits.stream_requests_in_flight)
         self._health = health.Health(readiness)
         reflection = Reflection(health.INFERENCE, health.SERVICE)
@@ -119,7 +124,7 @@ def _options(limits: Limits, *, share_port: bool) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", limits.body_bytes),
         ("grpc.max_metadata_size", HEADER_BYTES // 2),
         ("grpc.absolute_max_metadata_size", HEADER_BYTES),
-        ("grpc.max_concurrent_streams", limits.grpc_calls),
+        ("grpc.max_concurrent_streams", limits.grpc_calls + PROBES),
         ("grpc.so_reuseport", int(share_port)),
         # A peer that is gone is noticed within 40 s, and one that pings without pause is sent away.
         ("grpc.keepalive_time_ms", 30 * _SECOND),

@@ -33,7 +33,9 @@ class Streams:
     async def serve(self, context: Context) -> None:
         """One stream. Raises InvalidInput, Unauthenticated, and Unavailable when the server stops meanwhile."""
         if metadata(context, "idempotency-key") is not None:
-            raise InvalidInput("each request of a stream has its own key", next_step="send idempotency_key as parameter")
+            raise InvalidInput(
+                "each request of a stream has its own key", next_step="send idempotency_key as parameter"
+            )
         slots = asyncio.Semaphore(self._in_flight)
         answers: _Answers = asyncio.Queue()  # bounded by the slots
         reader = asyncio.create_task(self._read(context, slots, answers))
