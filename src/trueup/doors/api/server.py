@@ -285,7 +285,12 @@ class Server(uvicorn.Server):
         """Opens the gRPC door first: the HTTP address is announced when everything answers."""
         if self._grpc is not None:
             await self._grpc.start(self._front.inference)
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except BaseException:  # uvicorn exits where its own port is taken
+            if self._grpc is not None:
+                await self._grpc.stop(0)
+            raise
 
     async def shutdown(self, sockets: Any = None) -> None:
         """Answers what is in flight, then waits for what is being booked."""
@@ -302,7 +307,7 @@ class Server(uvicorn.Server):
 
 
 def serve(services: Services, *, host: str, port: int, drain_s: float = 2.0, started: Callable[[str], None]) -> None:
-    """Serves until a signal says stop; ``started`` gets the address once it listens."""
+    """Serves until a signal says stop; ``started`` gets each address once it listens."""
     with open_keys(services.urls.owner) as keys:
         app = create_app(services, keys)
         calm_collector()
@@ -375,3 +380,5 @@ class _Announcing(Server):
         if self.started and self.servers:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             self._announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            if self._grpc is not None:
+                self._announce(f"grpc://{self._grpc.address}")

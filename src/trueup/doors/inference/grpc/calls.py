@@ -32,6 +32,7 @@ PUSHBACK = (("grpc-retry-pushback-ms", "1000"),)  # what gRPC's own retries wait
 
 _Asked = TypeVar("_Asked", bound=Message)
 Context: TypeAlias = Any  # grpc.aio.ServicerContext; gRPC comes without types
+Metadata: TypeAlias = dict[str, str]
 Handle = Callable[[_Asked, "Call"], Awaitable[Message]]
 
 
@@ -76,7 +77,7 @@ class Calls:
 
         async def serve(_: Any, context: Context) -> bytes:
             with answering_faults(context) as fault, self.open.one():
-                await self.allow(context, permission)
+                await self.allow(metadata(context), permission)
                 return await _one(asked, handle, context)
             return await fault.abort()
 
@@ -87,18 +88,18 @@ class Calls:
 
         async def guarded(_: Any, context: Context) -> None:
             with answering_faults(context) as fault, self.open.one():
-                await self.allow(context, permission)
+                await self.allow(metadata(context), permission)
                 await serve(context)
                 return
             await fault.abort()
 
         return grpc.stream_stream_rpc_method_handler(guarded)
 
-    async def allow(self, context: Context, permission: Permission) -> None:
+    async def allow(self, sent: Metadata, permission: Permission) -> None:
         """Raises Unauthenticated, Forbidden."""
-        authorization = metadata(context, "authorization") or ""
+        authorization = sent.get("authorization", "")
         bearer = authorization[:7].lower() == "bearer "
-        shown = (authorization[7:] if bearer else metadata(context, "x-api-key") or "").strip()
+        shown = (authorization[7:] if bearer else sent.get("x-api-key", "")).strip()
         if not shown:
             raise Unauthenticated("an API key is needed", next_step="send metadata `authorization: Bearer tu_...`")
         key = self._keys.known(shown)
@@ -120,7 +121,7 @@ def open_to_all(asked: type[_Asked], handle: Handle[_Asked]) -> Any:
 
 async def _one(asked: type[_Asked], handle: Handle[_Asked], context: Context) -> bytes:
     raw = await read(context)
-    call = call_of(context)
+    call = call_of(context, metadata(context))
     if raw is None:
         raise InvalidInput("the call ended without a message")
     answer: bytes = (await handle(parsed(asked, raw), call)).SerializeToString()
@@ -147,15 +148,15 @@ def parsed(asked: type[_Asked], raw: bytes) -> _Asked:
     return message
 
 
-def call_of(context: Context) -> Call:
+def call_of(context: Context, sent: Metadata) -> Call:
     """What stands beside the message that was just read."""
     left = context.time_remaining()
-    return Call(Arrival.now(), metadata(context, "idempotency-key"), None if left is None else time.monotonic() + left)
+    return Call(Arrival.now(), sent.get("idempotency-key"), None if left is None else time.monotonic() + left)
 
 
-def metadata(context: Context, name: str) -> str | None:
-    """The first value of the name, which gRPC sends in lower case."""
-    return next((str(value) for key, value in context.invocation_metadata() if key == name), None)
+def metadata(context: Context) -> Metadata:
+    """What the caller sent beside its messages, by lower-case name; of a repeated name the first."""
+    return {key: value for key, value in reversed(context.invocation_metadata()) if isinstance(value, str)}
 
 
 class Fault:

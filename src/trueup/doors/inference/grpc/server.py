@@ -20,6 +20,7 @@ from trueup.errors import Unavailable
 from trueup.settings import Limits
 
 PROBES = 128  # calls beyond the setting's bound that health checks may be
+CONNECTIONS = 1_000
 HEADER_BYTES = 16 * 1024
 _SECOND = 1_000
 
@@ -43,7 +44,7 @@ class GrpcServer:
     ) -> None:
         self._services = services
         self._draining = draining
-        self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._host = f"[{host}]" if ":" in host else host
         self._credentials = credentials
         self._share_port = share_port
         self.port = port
@@ -60,14 +61,19 @@ class GrpcServer:
         self._add_services(inference)
         try:
             if self._credentials is None:
-                self.port = self._server.add_insecure_port(self._address)
+                self.port = self._server.add_insecure_port(self.address)
             else:
-                self.port = self._server.add_secure_port(self._address, self._credentials)
+                self.port = self._server.add_secure_port(self.address, self._credentials)
         except RuntimeError:
             raise Unavailable(
                 "the address of the gRPC door cannot be listened on", next_step="set TRUEUP_GRPC_PORT to a free port"
             ) from None
         await self._server.start()
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"{self._host}:{self.port}"
 
     @property
     def open_calls(self) -> int:
@@ -125,6 +131,7 @@ def _options(limits: Limits, *, share_port: bool) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", HEADER_BYTES // 2),
         ("grpc.absolute_max_metadata_size", HEADER_BYTES),
         ("grpc.max_concurrent_streams", limits.grpc_calls + PROBES),
+        ("grpc.max_allowed_incoming_connections", CONNECTIONS),
         ("grpc.so_reuseport", int(share_port)),
         # A peer that is gone is noticed within 40 s, and one that pings without pause is sent away.
         ("grpc.keepalive_time_ms", 30 * _SECOND),

@@ -11,7 +11,7 @@ import asyncio
 from typing import Any
 
 from trueup.doors.auth import Permission
-from trueup.doors.inference.grpc.calls import Call, Calls, Context, call_of, metadata, parsed
+from trueup.doors.inference.grpc.calls import Call, Calls, Context, Metadata, call_of, metadata, parsed
 from trueup.doors.inference.grpc.errors import UNEXPECTED, status_of, text
 from trueup.doors.inference.grpc.generated import open_inference_pb2 as pb
 from trueup.doors.inference.grpc.handlers import Handlers
@@ -29,16 +29,22 @@ class Streams:
         self._calls = calls
         self._in_flight = in_flight
         self._readers: set[asyncio.Task[None]] = set()
+        self._stopped = False
 
     async def serve(self, context: Context) -> None:
         """One stream. Raises InvalidInput, Unauthenticated, and Unavailable when the server stops meanwhile."""
-        if metadata(context, "idempotency-key") is not None:
+        if self._stopped:
+            raise _stopping()
+        sent = metadata(context)
+        if "idempotency-key" in sent:
             raise InvalidInput(
                 "each request of a stream has its own key", next_step="send idempotency_key as parameter"
             )
         slots = asyncio.Semaphore(self._in_flight)
         answers: _Answers = asyncio.Queue()  # bounded by the slots
-        reader = asyncio.create_task(self._read(context, slots, answers))
+        reader = asyncio.create_task(self._read(context, sent, slots, answers))
+        # Behind the end of the stream nobody reads this; a reader that was cancelled has told no end.
+        reader.add_done_callback(lambda _: answers.put_nowait(_stopping()))
         self._readers.add(reader)
         try:
             while (answer := await answers.get()) is not None:
@@ -53,21 +59,20 @@ class Streams:
 
     def stop(self) -> None:
         """No stream is read any further; what has been read is answered."""
+        self._stopped = True
         for reader in self._readers:
             reader.cancel()
 
-    async def _read(self, context: Context, slots: asyncio.Semaphore, answers: _Answers) -> None:
+    async def _read(self, context: Context, sent: Metadata, slots: asyncio.Semaphore, answers: _Answers) -> None:
         try:
             while True:
                 await slots.acquire()
                 raw = await context.read()
                 if not isinstance(raw, bytes):  # EOF
                     break
-                await self._calls.allow(context, Permission.SCORE)  # the key may be revoked by now
-                answers.put_nowait(asyncio.create_task(self._answered(raw, call_of(context))))
+                await self._calls.allow(sent, Permission.SCORE)  # the key may be revoked by now
+                answers.put_nowait(asyncio.create_task(self._answered(raw, call_of(context, sent))))
             answers.put_nowait(None)
-        except asyncio.CancelledError:
-            answers.put_nowait(Unavailable("the server is stopping", next_step="send the rest to another"))
         except Exception as error:
             answers.put_nowait(error)
 
@@ -90,6 +95,10 @@ class Streams:
             answer.infer_response.parameters["triton_final_response"].bool_param = True
         found: bytes = answer.SerializeToString()
         return found
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("the server is stopping", next_step="send the rest again, to another server")
 
 
 def _cancel(answers: _Answers) -> None:
