@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 DATA ?=
 TRAIN_UNTIL ?=
 OUT ?=
+PROTO := trueup/doors/inference/grpc/generated
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit bench lock clean
+.PHONY: help demo test lint unit bench lock proto clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -41,6 +42,10 @@ lock: $(VENV)/.dev ## resolve the dependencies anew, with hashes
 		--no-emit-index-url --no-header --no-annotate -o requirements/demo.txt
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --python-version 3.11 --universal \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/dev.txt
+
+proto: ## make the gRPC door's Python code from its .proto file
+	$(BIN)/python -m grpc_tools.protoc -I $(PROTO)=src/trueup/doors/inference/grpc --python_out=$(or $(OUT),src) \
+		--pyi_out=$(or $(OUT),src) --grpc_python_out=$(or $(OUT),src) $(PROTO)/open_inference.proto
 
 clean: ## remove what the commands above made here (not the data of trueup)
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

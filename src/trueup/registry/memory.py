@@ -68,7 +68,7 @@ class MemoryRegistry:
     def deployment(self, name: str) -> Deployment:
         """The newest revision."""
         if name not in self._deployments:
-            raise NotFound(f"no deployment {name}")
+            raise NotFound("no such deployment")
         return self._deployments[name]
 
     def deployments(self) -> Sequence[Deployment]:
