@@ -12,7 +12,7 @@ import msgspec
 from trueup.contracts.reading import contract_from_json, contract_to_json
 from trueup.domain.contract import Contract
 from trueup.domain.deployment import Artifact, Deployment, ModelVersion, Parity, Serving
-from trueup.errors import Conflict, NotFound
+from trueup.errors import Conflict, NotFound, no_contract, no_deployment
 from trueup.postgres import Connection, Pool
 
 _VERSION = """
@@ -53,7 +53,7 @@ class PostgresRegistry:
                 (name, version, version),
             ).fetchone()
         if row is None:
-            raise NotFound(f"no contract {name}", next_step="deploy a model with it first")
+            raise no_contract()
         return contract_from_json(row[0])
 
     def add_version(self, version: ModelVersion) -> ModelVersion:
@@ -132,7 +132,7 @@ class PostgresRegistry:
         with self._owner.transaction() as connection:
             found = _newest(connection, name)
         if found is None:
-            raise NotFound(f"no deployment {name}", next_step="`trueup deploy` makes one")
+            raise no_deployment()
         return found
 
     def deployments(self) -> Sequence[Deployment]:

@@ -9,15 +9,12 @@ from dataclasses import dataclass, field
 from starlette.types import Message, Receive, Scope, Send
 
 from trueup.doors.api.errors import BodyTooLarge, BodyTooSlow
+from trueup.doors.headers import API_HEADERS
 from trueup.errors import InvalidInput
 
 BODY_READ_S = 30.0
 PACK_FROM = 1_024  # bytes: smaller answers gain nothing
 JSON = (b"content-type", b"application/json")
-SECURITY = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-)
 
 
 @dataclass(slots=True)
@@ -112,7 +109,7 @@ def packed(reply: Reply, accepted: bytes) -> Reply:
 
 async def send_reply(send: Send, reply: Reply, *, head: bool = False) -> None:
     """Sends it; for HEAD without its body."""
-    headers = [*SECURITY, *reply.headers, (b"content-length", str(len(reply.body)).encode())]
+    headers = [*API_HEADERS, *reply.headers, (b"content-length", str(len(reply.body)).encode())]
     if not any(name == b"content-type" for name, _ in reply.headers):
         headers.append(JSON)
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
