@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
-import uvicorn
 
 import trueup
-from trueup.doors.api.server import Server, create_app
-from trueup.doors.auth import ApiRole, MemoryApiKeys
+from trueup.doors.api.server import Server, configured, create_app
+from trueup.doors.auth import ApiRole, Authenticator, Gate, MemoryApiKeys
 from trueup.doors.inference.server import Front
 
 
@@ -27,6 +26,8 @@ class Served:
     address: str  # host:port
     keys: dict[ApiRole, str]
     server: Server
+    gate: Gate
+    api_keys: MemoryApiKeys
     http: httpx2.Client = field(default_factory=lambda: httpx2.Client(timeout=60))
 
     def headers(self, role: ApiRole = ApiRole.ADMIN) -> dict[str, str]:
@@ -47,12 +48,14 @@ class Served:
 
 
 @contextmanager
-def serving(up: trueup.Trueup) -> Iterator[Served]:
-    """Serves until the block is left, then drains."""
+def serving(up: trueup.Trueup, tokens: Authenticator | None = None) -> Iterator[Served]:
+    """Serves until the block is left, then drains. ``tokens`` know callers that come without a key."""
     keys = MemoryApiKeys()
-    app = create_app(up.services, keys)
-    front = Front(app, up.services, keys, lambda: bool(app.state.draining))
-    config = uvicorn.Config(front, log_level="error", access_log=False, lifespan="off", loop="uvloop", http="httptools")
+    settings = up.services.settings
+    gate = Gate(keys, tokens, settings.rates)
+    app = create_app(up.services, gate)
+    front = Front(app, up.services, gate, lambda: bool(app.state.draining))
+    config = configured(front, settings, host="127.0.0.1", port=0)
     server = Server(config, app, front, drain_s=0)
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
@@ -61,7 +64,7 @@ def serving(up: trueup.Trueup) -> Iterator[Served]:
     while not server.started:
         thread.join(0.01)
     texts = {role: keys.create(role, role, by="test")[1] for role in ApiRole}
-    served = Served(up, front, f"127.0.0.1:{listening.getsockname()[1]}", texts, server)
+    served = Served(up, front, f"127.0.0.1:{listening.getsockname()[1]}", texts, server, gate, keys)
     try:
         yield served
     finally:

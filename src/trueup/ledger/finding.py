@@ -91,6 +91,8 @@ class Finder:
         if not 1 <= where.limit <= self._limits.listed_rows:
             raise InvalidQuery(f"limit must lie between 1 and {self._limits.listed_rows}")
         conditions = {name: getattr(where, name) for name in where.__dataclass_fields__}
+        if any(isinstance(value, str) and "\0" in value for value in conditions.values()):
+            raise InvalidQuery("a filter holds a character that no stored text can")
         conditions["deployments"] = None if where.deployments is None else list(where.deployments)
         found: list[dict[str, Any]] = []
         with self._reader.transaction() as connection:

@@ -46,6 +46,8 @@ class PostgresRegistry:
 
     def contract(self, name: str, version: int | None = None) -> Contract:
         """The named version, or the newest."""
+        if "\0" in name:
+            raise no_contract()
         with self._owner.transaction() as connection:
             row = connection.execute(
                 "SELECT body FROM ledger.contracts WHERE name = %s AND (%s::int IS NULL OR version = %s)"
@@ -129,6 +131,8 @@ class PostgresRegistry:
 
     def deployment(self, name: str) -> Deployment:
         """The newest revision."""
+        if "\0" in name:  # which no text of the database can hold
+            raise no_deployment()
         with self._owner.transaction() as connection:
             found = _newest(connection, name)
         if found is None:
