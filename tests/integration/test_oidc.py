@@ -7,6 +7,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -15,11 +16,13 @@ from joserfc import jws
 from pydantic import ValidationError
 
 from issuers import Issuer, b64, issuing, key
-from trueup.doors.auth import ApiRole, Gate, MemoryApiKeys, Permission
+from trueup.bootstrap import wired
+from trueup.doors.auth import ApiRole, Gate, MemoryApiKeys, Permission, open_gate, open_keys
 from trueup.doors.auth.issuer import IssuerAway, IssuerKeys, fetching, public_key
 from trueup.doors.auth.oidc import OidcTokens, open_tokens, values_at
 from trueup.errors import Forbidden, Unauthenticated, Unavailable
-from trueup.settings import Oidc, OidcRole
+from trueup.ledger.urls import Urls
+from trueup.settings import Oidc, OidcRole, Settings
 
 ROLES = {
     "desk": OidcRole(role="scorer", deployments=["fails"]),
@@ -443,3 +446,23 @@ class TestBesideKeys:
         with pytest.raises(Unauthenticated, match="API key"):
             Gate(MemoryApiKeys()).authenticate(issuer.token())
         assert issuer.asked == []
+
+    @pytest.mark.parametrize("away", [False, True])
+    def test_a_server_has_the_keys_before_the_first_caller_comes(
+        self, issuer: Issuer, fresh_database: Urls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: bool
+    ) -> None:
+        monkeypatch.setenv("TRUEUP_OIDC__ISSUER", issuer.url)
+        monkeypatch.setenv("TRUEUP_OIDC__ROLES", '{"Desk Ops": {"role": "scorer", "deployments": ["fails"]}}')
+        issuer.away = away
+        with wired(Settings(data_dir=tmp_path), fresh_database) as services, open_gate(services) as gate:
+            assert len(issuer.asked) == (1 if away else 2)
+            if away:  # the server starts all the same
+                with pytest.raises(Unavailable):
+                    gate.authenticate(issuer.token())
+                return
+            issuer.slow_s = 5
+            caller = gate.authenticate(issuer.token(roles=["Desk Ops"]))
+            assert caller.reach(Permission.SCORE) == {"fails"}
+            with open_keys(fresh_database.owner) as keys:
+                text = keys.create("a", ApiRole.READER, by="me")[1]
+            assert gate.authenticate(text).may(Permission.READ)

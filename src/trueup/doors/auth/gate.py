@@ -107,6 +107,7 @@ def open_gate(services: Services) -> Iterator[Gate]:
         from trueup.doors.auth.oidc import open_tokens
 
         with open_tokens(settings.oidc) as tokens:
+            tokens.warm()
             yield Gate(keys, tokens, settings.rates)
 
 

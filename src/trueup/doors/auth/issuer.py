@@ -73,6 +73,10 @@ class IssuerKeys:
             raise Unauthenticated("the token is not signed by a key of its issuer", next_step="ask for a new token")
         return found
 
+    def warm(self) -> None:
+        """Fetches the keys, as if one were asked for."""
+        self._refetch(must=True)
+
     def _held(self, kid: str | None, algorithm: str) -> PublicKey | None:
         suiting = [key for key in self._keys if _suits(key, algorithm) and (kid is None or key.kid == kid)]
         return suiting[0] if len(suiting) == 1 or (suiting and kid is not None) else None

@@ -65,6 +65,10 @@ class OidcTokens(Authenticator):
         self._verified: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()
         self._lock = threading.Lock()
 
+    def warm(self) -> None:
+        """Fetches the issuer's keys, so that the first callers need not wait. An issuer that is away is logged."""
+        self._keys.warm()
+
     def known(self, text: str) -> Caller | None:
         """From memory alone."""
         held = self._verified.get(self._digest(text))
