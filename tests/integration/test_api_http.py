@@ -379,10 +379,10 @@ class TestBounds:
         entered, go_on = threading.Semaphore(0), threading.Event()
         known = handlers.deployments
 
-        def slow(services: Any) -> Any:
+        def slow(*given: Any) -> Any:
             entered.release()
             go_on.wait(20)
-            return known(services)
+            return known(*given)
 
         monkeypatch.setattr(handlers, "deployments", slow)
         with narrow.http, ThreadPoolExecutor(2) as pool:

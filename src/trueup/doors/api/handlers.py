@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -24,8 +24,9 @@ from trueup.domain.batch import REQUEST_SOURCE, Answers, Booked, Channel, Decode
 from trueup.domain.contract import Contract
 from trueup.domain.deployment import Deployment, ModelVersion, Runtime, Serving
 from trueup.doors.api.errors import BodyTooLarge, field_documents
+from trueup.doors.api.reach import check_brought, check_outcomes, readable, reads_contract
 from trueup.doors.api.schemas import DeployRequest, OutcomesRequest, ScoreRequest
-from trueup.doors.auth import ApiKey
+from trueup.doors.auth import Caller, Permission
 from trueup.errors import (
     Conflict,
     InstanceErrors,
@@ -33,6 +34,8 @@ from trueup.errors import (
     InvalidQuery,
     NotFound,
     ScoringError,
+    no_contract,
+    no_prediction,
 )
 from trueup.outcomes.decoding import outcome_batch, outcome_contract
 from trueup.ports import PredictionFilter
@@ -49,8 +52,8 @@ class _AnyObject(msgspec.Struct, gc=False):
 _ROWS = msgspec.json.Decoder(list[_AnyObject])
 
 
-def score(services: Services, name: str, body: bytes) -> HttpResponse:
-    """Scores one instance or many; answered only after the ledger committed."""
+def score(services: Services, name: str, body: bytes, spend: Callable[[int], None]) -> HttpResponse:
+    """Scores one instance or many; answered only after the ledger committed. ``spend`` is told how many."""
     received_at = datetime.now(UTC)
     began = time.perf_counter_ns()
     request = parsed(body, ScoreRequest)
@@ -59,6 +62,7 @@ def score(services: Services, name: str, body: bytes) -> HttpResponse:
         raise InvalidInput("a request holds either `instance` or `instances`", next_step="see /docs for examples")
     single = isinstance(request.instance, msgspec.Raw)
     decoded = _decoded(services, resolved.decoder, request)
+    spend(decoded.received)
     source = _source(services, request, decoded.received)
     event_time = _event_time(request, resolved.contract, decoded.received, received_at)
     instances = Instances.of(
@@ -84,9 +88,10 @@ def score(services: Services, name: str, body: bytes) -> HttpResponse:
     )
 
 
-def record_outcomes(services: Services, body: bytes) -> HttpResponse:
+def record_outcomes(services: Services, body: bytes, caller: Caller) -> HttpResponse:
     """Records outcomes, all or none."""
     request = parsed(body, OutcomesRequest)
+    check_outcomes(services, request.contract, caller)
     contract = services.registry.contract(request.contract)
     decoder = Decoder(outcome_contract(contract), services.settings.limits)
     decoded = decoder.json(_bounded_rows(services, bytes(request.outcomes)))
@@ -96,9 +101,9 @@ def record_outcomes(services: Services, body: bytes) -> HttpResponse:
     return reply(asdict(services.outcomes.record(batch)))
 
 
-def deployments(services: Services) -> HttpResponse:
-    """Newest revision of each deployment."""
-    return reply({"deployments": [_deployment(d) for d in services.registry.deployments()]})
+def deployments(services: Services, caller: Caller) -> HttpResponse:
+    """Newest revision of each deployment that the caller may read."""
+    return reply({"deployments": [_deployment(d) for d in readable(services, caller)]})
 
 
 def deployment(services: Services, name: str) -> HttpResponse:
@@ -106,14 +111,16 @@ def deployment(services: Services, name: str) -> HttpResponse:
     return reply(_deployment(services.registry.deployment(name)))
 
 
-def deploy(services: Services, body: bytes, caller: ApiKey) -> HttpResponse:
+def deploy(services: Services, body: bytes, caller: Caller) -> HttpResponse:
     """Deploys a version whose artifacts the store holds already."""
     request = parsed(body, DeployRequest)
+    caller.require(Permission.DEPLOY, request.name)
     contract = (
         load_contract(request.contract + "\n")
         if isinstance(request.contract, str)
         else parse_contract(request.contract)
     )
+    check_brought(services, contract, caller)
     folder = services.settings.data_dir / "models"
     deployed = services.deploying.deploy(
         request.name,
@@ -128,18 +135,27 @@ def deploy(services: Services, body: bytes, caller: ApiKey) -> HttpResponse:
     return reply(_deployment(deployed), status=201)
 
 
-def predictions(services: Services, where: PredictionFilter) -> HttpResponse:
-    """A filtered list, newest events first."""
-    return reply({"predictions": services.ledger.predictions(where)})
+def predictions(services: Services, where: PredictionFilter, caller: Caller) -> HttpResponse:
+    """A filtered list, newest events first, of what the caller may read."""
+    if where.deployment is not None:
+        caller.require(Permission.READ, where.deployment)
+    reach = caller.reach(Permission.READ)
+    limited = replace(where, deployments=None if reach is None else tuple(sorted(reach)))
+    return reply({"predictions": services.ledger.predictions(limited)})
 
 
-def prediction(services: Services, prediction_id: UUID) -> HttpResponse:
-    """Everything about one prediction."""
-    return reply(services.ledger.prediction(prediction_id))
+def prediction(services: Services, prediction_id: UUID, caller: Caller) -> HttpResponse:
+    """Everything about one prediction; one of a deployment that the caller may not read is like none."""
+    found = services.ledger.prediction(prediction_id)
+    if not caller.may(Permission.READ, found["deployment"]):
+        raise no_prediction()
+    return reply(found)
 
 
-def contract(services: Services, name: str, version: int | None) -> HttpResponse:
-    """A contract and its digest."""
+def contract(services: Services, name: str, version: int | None, caller: Caller) -> HttpResponse:
+    """A contract and its digest; one of no deployment that the caller may read is like none."""
+    if not reads_contract(services, name, caller):
+        raise no_contract()
     found = services.registry.contract(name, version)
     return reply({"digest": found.digest, "contract": contract_to_json(found)})
 

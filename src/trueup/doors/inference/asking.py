@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -139,10 +139,12 @@ class Inference:
         _check_whole(parts)
         return parts
 
-    def index(self, *, only_ready: bool) -> list[dict[str, str]]:
-        """Every deployment with the version that answers. Blocking."""
+    def index(self, *, only_ready: bool, shown: Callable[[str], bool] = lambda _: True) -> list[dict[str, str]]:
+        """Every deployment that is ``shown``, with the version that answers. Blocking."""
         found = []
         for deployment in self._services.registry.deployments():
+            if not shown(deployment.name):
+                continue
             try:
                 self._services.scoring.resolve(deployment.name)
                 state, reason = "READY", ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from trueup import errors
-from trueup.doors.api.errors import status_of
+from trueup.doors.api.errors import retry_after, status_of
 from trueup.doors.inference.wire import Reply
 
 RETRY_AFTER = (b"retry-after", b"1")
@@ -49,6 +49,8 @@ def answer(error: errors.TrueupError) -> Reply:
         headers.append((b"www-authenticate", b"Bearer"))
     if code in (503, 504):
         headers.append(RETRY_AFTER)
+    if isinstance(error, errors.RateLimited):
+        headers.append((b"retry-after", retry_after(error).encode()))
     if isinstance(error, NotAllowed):
         headers.append((b"allow", error.allow.encode()))
     return Reply(code, msgspec.json.encode({"error": text(error)}), headers)

@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,7 +18,7 @@ import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trueup.bootstrap import Services
-from trueup.doors.auth import ApiKeys, Permission
+from trueup.doors.auth import Authenticator, Caller, Permission
 from trueup.doors.inference import errors
 from trueup.doors.inference.asking import Inference
 from trueup.doors.inference.gather import Gather
@@ -39,6 +40,7 @@ class Request:
 
     headers: dict[bytes, bytes]
     receive: Receive
+    peer: str | None = None
     model: str = ""
     version: str | None = None
     action: str = ""
@@ -47,7 +49,7 @@ class Request:
 class Front:
     """The inference paths; what they do not cover goes to ``behind``."""
 
-    def __init__(self, behind: ASGIApp, services: Services, keys: ApiKeys, draining: Callable[[], bool]) -> None:
+    def __init__(self, behind: ASGIApp, services: Services, keys: Authenticator, draining: Callable[[], bool]) -> None:
         self._behind = behind
         self._services = services
         self._keys = keys
@@ -71,7 +73,8 @@ class Front:
             return
         headers = headers_of(scope)
         try:
-            reply = await self._reply(scope["method"], scope["path"], headers, receive)
+            peer = scope["client"][0] if scope.get("client") else None
+            reply = await self._reply(scope["method"], scope["path"], Request(headers, receive, peer))
         except ClientGone:
             return
         if b"accept-encoding" in headers:
@@ -93,8 +96,7 @@ class Front:
             self._rest = RestInference(self._inference)
         return self._inference
 
-    async def _reply(self, method: str, path: str, headers: dict[bytes, bytes], receive: Receive) -> Reply:
-        request = Request(headers, receive)
+    async def _reply(self, method: str, path: str, request: Request) -> Reply:
         try:
             handler, verbs = self._route(path, request)
             if method not in verbs:
@@ -130,7 +132,7 @@ class Front:
             raise Overloaded("too many requests are in flight", next_step="try again after a moment")
         self._in_flight += 1
         try:
-            await self._allow(request, Permission.SCORE)
+            caller = await self._allow(request, Permission.SCORE, request.model)
             body = await self._body(request)
             length = request.headers.get(b"inference-header-content-length")
             if length is not None and not (length.isdigit() and len(length) < 12):
@@ -141,6 +143,7 @@ class Front:
                 request.version,
                 None if length is None else int(length),
                 None if key is None else key.decode("latin-1"),
+                partial(self._keys.spend, caller),
             )
             rest = self._rest or RestInference(self.inference)
             return await rest.infer(call, body)
@@ -152,17 +155,18 @@ class Front:
         encoding = request.headers.get(b"content-encoding", b"").lower()
         return unpacked(body, encoding, self._limits.body_bytes) if body and encoding not in _PLAIN else body
 
-    async def _allow(self, request: Request, permission: Permission) -> None:
-        """Raises Unauthenticated, Forbidden."""
+    async def _allow(self, request: Request, permission: Permission, deployment: str | None = None) -> Caller:
+        """Who is calling. Raises Unauthenticated, Forbidden, RateLimited."""
         authorization = request.headers.get(b"authorization", b"")
         text = authorization[7:] if authorization[:7].lower() == b"bearer " else request.headers.get(b"x-api-key", b"")
         if not text:
             raise Unauthenticated("an API key is needed", next_step="send `Authorization: Bearer tu_...`")
         shown = text.decode("latin-1").strip()
-        key = self._keys.known(shown)
-        if key is None:
-            key = await asyncio.get_running_loop().run_in_executor(None, self._keys.authenticate, shown)
-        key.require(permission)
+        caller = self._keys.known(shown)
+        if caller is None:
+            caller = await _in_thread(partial(self._keys.authenticate, shown, request.peer))
+        caller.require(permission, deployment)
+        return caller
 
     async def _live(self, _: Request) -> Reply:
         return _json({"live": True})
@@ -175,22 +179,22 @@ class Front:
         return _json({"name": tensors.SERVER, "version": _version(), "extensions": EXTENSIONS})
 
     async def _models(self, request: Request) -> Reply:
-        await self._allow(request, Permission.READ)
+        caller = await self._allow(request, Permission.READ)
         found = await _in_thread(self._services.registry.deployments)
-        return _json({"models": [d.name for d in found]})
+        return _json({"models": [d.name for d in found if caller.may(Permission.READ, d.name)]})
 
     async def _model(self, request: Request) -> Reply:
-        await self._allow(request, Permission.READ)
+        await self._allow(request, Permission.READ, request.model)
         return _json(tensors.metadata(await self.inference.resolved(request.model, request.version)))
 
     async def _model_ready(self, request: Request) -> Reply:
-        await self._allow(request, Permission.READ)
+        await self._allow(request, Permission.READ, request.model)
         found = await self.inference.resolved(request.model, request.version)
         ready = found.champion.scorer is not None or found.deployment.serving.fallback is not None
         return _json({"name": request.model, "ready": ready}, 200 if ready else 503)
 
     async def _index(self, request: Request) -> Reply:
-        await self._allow(request, Permission.READ)
+        caller = await self._allow(request, Permission.READ)
         body = await self._body(request)
         only_ready = False
         if body.strip():
@@ -198,10 +202,11 @@ class Front:
                 only_ready = msgspec.json.decode(body, type=dict[str, bool]).get("ready", False)
             except (msgspec.MsgspecError, UnicodeError):
                 raise InvalidInput("the body is a JSON object with `ready`, or empty") from None
-        return _json(await _in_thread(lambda: self.inference.index(only_ready=only_ready)))
+        reads = partial(caller.may, Permission.READ)
+        return _json(await _in_thread(lambda: self.inference.index(only_ready=only_ready, shown=reads)))
 
     async def _load(self, request: Request) -> Reply:
-        await self._allow(request, Permission.DEPLOY)
+        await self._allow(request, Permission.DEPLOY, request.model)
         await self._body(request)
         await _in_thread(lambda: self.inference.reload(request.model, load=request.action == "load"))
         return _json({})

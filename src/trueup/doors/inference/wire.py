@@ -10,15 +10,12 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from trueup.doors.api.errors import BodyTooLarge, BodyTooSlow
+from trueup.doors.headers import API_HEADERS
 from trueup.errors import InvalidInput
 
 BODY_READ_S = 30.0
 PACK_FROM = 1_024  # bytes: smaller answers gain nothing
 JSON = (b"content-type", b"application/json")
-SECURITY = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-)
 
 
 @dataclass(slots=True)
@@ -120,10 +117,10 @@ async def send_reply(send: Send, reply: Reply, *, head: bool = False) -> None:
     """Sends it; for HEAD without its body."""
     length = (b"content-length", str(len(reply.body)).encode())
     if not reply.headers:
-        headers = [*SECURITY, JSON, length]
+        headers = [*API_HEADERS, JSON, length]
     else:
         kind = () if any(name == b"content-type" for name, _ in reply.headers) else (JSON,)
-        headers = [*SECURITY, *kind, *reply.headers, length]
+        headers = [*API_HEADERS, *kind, *reply.headers, length]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head else reply.body})
 
