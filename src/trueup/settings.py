@@ -28,6 +28,7 @@ class Limits(BaseModel):
     batch_rows: int = Field(20_000, ge=1, le=1_000_000, description="instances of one booking transaction")
     batches_ahead: int = Field(1, ge=1, le=64, description="batches of a file scored while the one before is booked")
     body_bytes: int = Field(32 * 2**20, ge=1024, description="bytes of one HTTP request body")
+    bodies_bytes: int = Field(2**28, ge=1024, description="bytes of all inference bodies in memory; 503 beyond")
     request_rows: int = Field(10_000, ge=1, description="instances of one HTTP request")
     field_errors: int = Field(1_000, ge=1, description="field errors reported for one request; the rest is counted")
     text_chars: int = Field(10_000, ge=1, description="characters of one text field")

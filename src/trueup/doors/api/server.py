@@ -33,7 +33,7 @@ from trueup.doors.auth import Authenticator, Caller, Gate, Permission, PostgresA
 from trueup.doors.headers import TRANSPORT_SECURITY
 from trueup.doors.inference.server import Front
 from trueup.doors.tls import Certificates, grpc_credentials
-from trueup.errors import MissingExtra, TrueupError, Unauthenticated
+from trueup.errors import MissingExtra, TrueupError, Unauthenticated, Unavailable
 from trueup.ports import PredictionFilter
 from trueup.postgres import Pool
 from trueup.settings import Settings
@@ -77,7 +77,7 @@ def create_app(services: Services, keys: Authenticator | None = None) -> FastAPI
     app.state.work = work
     known = keys or Gate(PostgresApiKeys(Pool(services.urls.owner, size=2, application="trueup-keys")))
     _add_health(app, services, work)
-    _add_scoring(app, services, work, _guard(known, work), known)
+    _add_scoring(app, services, work, _guard(known, work))
     _add_reading(app, services, work, _guard(known, work))
     _add_error_handlers(app)
     app.add_middleware(Edge, work=work)
@@ -154,7 +154,7 @@ def _add_health(app: FastAPI, services: Services, work: Work) -> None:
         return handlers.reply({"status": "ready" if good else "not ready", "checks": checks}, 200 if good else 503)
 
 
-def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard, keys: Authenticator) -> None:
+def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard) -> None:
     @app.post(
         "/v1/deployments/{name}/score",
         tags=["scoring"],
@@ -163,15 +163,14 @@ def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard, k
         responses=_ERRORS,
         openapi_extra=schemas.request_body(schemas.SCORE_SCHEMA, schemas.SCORE_EXAMPLES),
     )
-    async def score(name: str, request: Request) -> Response:
+    async def score(name: str) -> Response:
         """Scores one instance or a batch; the answer comes after the ledger has committed it.
 
         With an idempotency key a retry gets the first answer; the same key with other content is
         a conflict. In a batch each row is answered or refused on its own.
         """
-        body = await work.body(request)
-        spend = partial(keys.spend, request.state.caller)
-        return await work.run(lambda: handlers.score(services, name, body, spend))
+        # Here for the document alone: the inference front, which gathers batches, takes these requests.
+        raise Unavailable("scoring is answered by the inference front")
 
     @app.post(
         "/v1/outcomes",

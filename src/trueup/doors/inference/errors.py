@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import msgspec
+from starlette.responses import Response
 
 from trueup import errors
+from trueup.doors.api import errors as api_errors
 from trueup.doors.api.errors import retry_after, status_of
 from trueup.doors.inference.wire import Reply
 
@@ -54,6 +56,21 @@ def answer(error: errors.TrueupError) -> Reply:
     if isinstance(error, NotAllowed):
         headers.append((b"allow", error.allow.encode()))
     return Reply(code, msgspec.json.encode({"error": text(error)}), headers)
+
+
+def answer_records(error: errors.TrueupError) -> Reply:
+    """The error of plain records, in the shape of the management API."""
+    return _as_reply(api_errors.answer(error))
+
+
+def unexpected_records() -> Reply:
+    """A fault of our own, in the same shape."""
+    return _as_reply(api_errors.unexpected())
+
+
+def _as_reply(response: Response) -> Reply:
+    headers = [(name, value) for name, value in response.raw_headers if name != b"content-length"]
+    return Reply(response.status_code, bytes(response.body), headers)
 
 
 def unexpected() -> Reply:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,12 +25,14 @@ from trueup.doors.inference.asking import Inference
 from trueup.doors.inference.gather import Gather
 from trueup.doors.inference.oip import tensors
 from trueup.doors.inference.oip.rest import EXTENSIONS, Call, RestInference
+from trueup.doors.inference.records import RecordsCall, RecordsInference
 from trueup.doors.inference.wire import ClientGone, Reply, headers_of, packed, read_body, send_reply, unpacked
 from trueup.errors import InvalidInput, NotFound, Overloaded, TrueupError, Unauthenticated
 from trueup.telemetry import log
 
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?/?\Z")
 _REPOSITORY = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)\Z")
+_RECORDS = re.compile(r"/v1/deployments/([^/]+)/score\Z")
 _PLAIN = (b"", b"identity")
 _Handler = Callable[["Request"], Awaitable[Reply]]
 
@@ -44,6 +47,7 @@ class Request:
     model: str = ""
     version: str | None = None
     action: str = ""
+    held: int = 0  # bytes of its body in memory
 
 
 class Front:
@@ -56,8 +60,10 @@ class Front:
         self._draining = draining
         self._limits = services.settings.limits
         self._in_flight = 0
+        self._held = 0
         self._inference: Inference | None = None
         self._rest: RestInference | None = None
+        self._records: RecordsInference | None = None
         self._plain: dict[str, _Handler] = {
             "/v2": self._server,
             "/v2/": self._server,
@@ -68,13 +74,23 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] != "http" or not scope["path"].startswith("/v2"):
+        if scope["type"] != "http":
+            await self._behind(scope, receive, send)
+            return
+        path: str = scope["path"]
+        open_inference = path.startswith("/v2")
+        records = None if open_inference or scope["method"] != "POST" else _RECORDS.match(path)
+        if records is None and not open_inference:
             await self._behind(scope, receive, send)
             return
         headers = headers_of(scope)
+        request = Request(headers, receive, scope["client"][0] if scope.get("client") else None)
         try:
-            peer = scope["client"][0] if scope.get("client") else None
-            reply = await self._reply(scope["method"], scope["path"], Request(headers, receive, peer))
+            if records is None:
+                reply = await self._reply(scope["method"], path, request)
+            else:
+                request.model = records[1]
+                reply = await self._records_reply(request)
         except ClientGone:
             return
         if b"accept-encoding" in headers:
@@ -94,6 +110,7 @@ class Front:
         if self._inference is None:
             self._inference = Inference(self._services, Gather(self._services.scoring, self._limits))
             self._rest = RestInference(self._inference)
+            self._records = RecordsInference(self._inference)
         return self._inference
 
     async def _reply(self, method: str, path: str, request: Request) -> Reply:
@@ -127,33 +144,71 @@ class Front:
             return self._load, ("POST",)
         raise NotFound("no such path")
 
-    async def _infer(self, request: Request) -> Reply:
+    async def _records_reply(self, request: Request) -> Reply:
+        """Plain records, whose errors are those of the management API."""
+        try:
+            return await self._score_records(request)
+        except TrueupError as error:
+            return errors.answer_records(error)
+        except (ClientGone, asyncio.CancelledError):
+            raise
+        except Exception as error:  # its text may hold a caller's values
+            log("inference").error("request_failed", kind=type(error).__name__)
+            return errors.unexpected_records()
+
+    @contextmanager
+    def _admitted(self, request: Request) -> Iterator[None]:
+        """Counts a request for as long as the block lasts. Raises Overloaded."""
         if self._in_flight >= self._limits.inferences_in_flight:
             raise Overloaded("too many requests are in flight", next_step="try again after a moment")
         self._in_flight += 1
         try:
+            yield
+        finally:
+            self._in_flight -= 1
+            self._held -= request.held
+
+    async def _score_records(self, request: Request) -> Reply:
+        with self._admitted(request):
+            caller = await self._allow(request, Permission.SCORE, request.model)
+            body = await self._body(request)
+            call = RecordsCall(request.model, _key(request), partial(self._keys.spend, caller))
+            records = self._records or RecordsInference(self.inference)
+            return await records.score(call, body)
+
+    async def _infer(self, request: Request) -> Reply:
+        with self._admitted(request):
             caller = await self._allow(request, Permission.SCORE, request.model)
             body = await self._body(request)
             length = request.headers.get(b"inference-header-content-length")
             if length is not None and not (length.isdigit() and len(length) < 12):
                 raise InvalidInput("Inference-Header-Content-Length is a number of bytes")
-            key = request.headers.get(b"idempotency-key")
             call = Call(
                 request.model,
                 request.version,
                 None if length is None else int(length),
-                None if key is None else key.decode("latin-1"),
+                _key(request),
                 partial(self._keys.spend, caller),
             )
             rest = self._rest or RestInference(self.inference)
             return await rest.infer(call, body)
-        finally:
-            self._in_flight -= 1
 
     async def _body(self, request: Request) -> bytes:
-        body = await read_body(request.receive, request.headers, self._limits.body_bytes)
+        most = self._limits.body_bytes
+        body = await read_body(request.receive, request.headers, most, partial(self._hold, request))
         encoding = request.headers.get(b"content-encoding", b"").lower()
-        return unpacked(body, encoding, self._limits.body_bytes) if body and encoding not in _PLAIN else body
+        if not body or encoding in _PLAIN:
+            return body
+        body = unpacked(body, encoding, most)
+        self._hold(request, len(body))
+        return body
+
+    def _hold(self, request: Request, size: int) -> None:
+        """Counts bytes in memory until the request is answered. Raises Overloaded."""
+        request.held += size
+        self._held += size
+        if self._held > self._limits.bodies_bytes:
+            raise Overloaded("too many large bodies at once", next_step="try again after a moment")
 
     async def _allow(self, request: Request, permission: Permission, deployment: str | None = None) -> Caller:
         """Who is calling. Raises Unauthenticated, Forbidden, RateLimited."""
@@ -195,7 +250,8 @@ class Front:
 
     async def _index(self, request: Request) -> Reply:
         caller = await self._allow(request, Permission.READ)
-        body = await self._body(request)
+        with self._admitted(request):
+            body = await self._body(request)
         only_ready = False
         if body.strip():
             try:
@@ -207,9 +263,15 @@ class Front:
 
     async def _load(self, request: Request) -> Reply:
         await self._allow(request, Permission.DEPLOY, request.model)
-        await self._body(request)
+        with self._admitted(request):
+            await self._body(request)
         await _in_thread(lambda: self.inference.reload(request.model, load=request.action == "load"))
         return _json({})
+
+
+def _key(request: Request) -> str | None:
+    key = request.headers.get(b"idempotency-key")
+    return None if key is None else key.decode("latin-1")
 
 
 async def _in_thread(call: Callable[[], Any]) -> Any:

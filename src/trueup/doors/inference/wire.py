@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,8 +37,13 @@ def headers_of(scope: Scope) -> dict[bytes, bytes]:
     return dict(scope["headers"][::-1])
 
 
-async def read_body(receive: Receive, headers: dict[bytes, bytes], most: int) -> bytes:
-    """The whole body as it was sent. Raises BodyTooLarge as soon as it is, BodyTooSlow, ClientGone."""
+async def read_body(
+    receive: Receive, headers: dict[bytes, bytes], most: int, hold: Callable[[int], None] = lambda _: None
+) -> bytes:
+    """The whole body as it was sent; ``hold`` is told of bytes as they come, and may refuse them.
+
+    Raises BodyTooLarge as soon as it is, BodyTooSlow, ClientGone.
+    """
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > most:
         raise _too_large(most)
@@ -51,8 +57,9 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], most: int) ->
             body: bytes = message.get("body", b"")
             if len(body) > most:
                 raise _too_large(most)
+            hold(len(body))
             return body
-        return await _pieces(message, receive, most)
+        return await _pieces(message, receive, most, hold)
     except asyncio.CancelledError:
         if late and not reading.uncancel():
             raise BodyTooSlow(f"the body did not arrive within {BODY_READ_S:.0f} s") from None
@@ -61,7 +68,7 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], most: int) ->
         timer.cancel()
 
 
-async def _pieces(message: Message, receive: Receive, most: int) -> bytes:
+async def _pieces(message: Message, receive: Receive, most: int, hold: Callable[[int], None]) -> bytes:
     """A body that comes in several messages, of which ``message`` is the first."""
     chunks: list[bytes] = []
     held = 0
@@ -72,6 +79,7 @@ async def _pieces(message: Message, receive: Receive, most: int) -> bytes:
         held += len(chunks[-1])
         if held > most:
             raise _too_large(most)
+        hold(len(chunks[-1]))
         if not message.get("more_body", False):
             return b"".join(chunks)
         message = await receive()
