@@ -13,6 +13,7 @@ import httpx2
 import uvicorn
 
 import trueup
+from trueup.doors.api.connections import bounded
 from trueup.doors.api.server import Server, create_app
 from trueup.doors.auth import ApiRole, MemoryApiKeys
 from trueup.doors.inference.server import Front
@@ -52,7 +53,8 @@ def serving(up: trueup.Trueup) -> Iterator[Served]:
     keys = MemoryApiKeys()
     app = create_app(up.services, keys)
     front = Front(app, up.services, keys, lambda: bool(app.state.draining))
-    config = uvicorn.Config(front, log_level="error", access_log=False, lifespan="off", loop="uvloop", http="httptools")
+    http = bounded(up.services.settings.limits)
+    config = uvicorn.Config(front, log_level="error", access_log=False, lifespan="off", loop="uvloop", http=http)
     server = Server(config, app, front, drain_s=0)
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))

@@ -53,7 +53,7 @@ class PostgresRegistry:
                 (name, version, version),
             ).fetchone()
         if row is None:
-            raise NotFound(f"no contract {name}", next_step="deploy a model with it first")
+            raise NotFound("no such contract", next_step="deploy a model with it first")
         return contract_from_json(row[0])
 
     def add_version(self, version: ModelVersion) -> ModelVersion:
@@ -132,7 +132,7 @@ class PostgresRegistry:
         with self._owner.transaction() as connection:
             found = _newest(connection, name)
         if found is None:
-            raise NotFound(f"no deployment {name}", next_step="`trueup deploy` makes one")
+            raise NotFound("no such deployment", next_step="`trueup deploy` makes one")
         return found
 
     def deployments(self) -> Sequence[Deployment]:

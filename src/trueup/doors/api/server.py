@@ -24,6 +24,7 @@ from starlette.responses import Response
 from trueup.bootstrap import Services
 from trueup.domain.batch import Status
 from trueup.doors.api import handlers, schemas
+from trueup.doors.api.connections import allow_files, bounded
 from trueup.doors.api.edge import Edge, Work
 from trueup.doors.api.errors import answer, shaped
 from trueup.doors.auth import ApiKey, ApiKeys, Permission, PostgresApiKeys, open_keys
@@ -32,7 +33,6 @@ from trueup.errors import TrueupError, Unauthenticated
 from trueup.ports import PredictionFilter
 from trueup.postgres import Pool
 
-CONNECTIONS = 1_000
 SHUTDOWN_S = 30
 PING_S = 1.0
 
@@ -65,6 +65,7 @@ def create_app(services: Services, keys: ApiKeys | None = None) -> FastAPI:
     work = Work(services.settings.limits)
     app.state.draining = False
     app.state.work = work
+    app.state.limits = services.settings.limits
     known = keys or PostgresApiKeys(Pool(services.urls.owner, size=2, application="trueup-keys"))
     _add_health(app, services, work)
     _add_scoring(app, services, work, _guard(known, work))
@@ -301,17 +302,19 @@ def calm_collector() -> None:
 
 
 def _serve(app: FastAPI, front: Front, host: str, port: int, drain_s: float, started: Callable[[str], None]) -> None:
+    limits = app.state.limits
+    allow_files(limits.connections)
     config = uvicorn.Config(
         front,
         loop="uvloop",
-        http="httptools",
+        http=bounded(limits),
+        ws="none",
         proxy_headers=False,  # nothing is decided by where a request says it comes from
         host=host,
         port=port,
         log_level="warning",
         access_log=False,
         server_header=False,
-        limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=SHUTDOWN_S,
         timeout_keep_alive=30,
         lifespan="off",

@@ -49,6 +49,8 @@ def answer(error: errors.TrueupError) -> Reply:
         headers.append((b"www-authenticate", b"Bearer"))
     if code in (503, 504):
         headers.append(RETRY_AFTER)
+    if code == 408:
+        headers.append((b"connection", b"close"))  # the rest of the body may still come
     if isinstance(error, NotAllowed):
         headers.append((b"allow", error.allow.encode()))
     return Reply(code, msgspec.json.encode({"error": text(error)}), headers)

@@ -11,7 +11,6 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
 
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -114,13 +113,13 @@ class Front:
             return self._index, ("POST",)
         found = _MODEL.match(path)
         if found is not None:
-            request.model, request.version = unquote(found[1]), found[2] and unquote(found[2])
+            request.model, request.version = found[1], found[2]
             if found[3] == "/infer":
                 return self._infer, ("POST",)
             return (self._model_ready if found[3] else self._model), ("GET", "HEAD")
         found = _REPOSITORY.match(path)
         if found is not None:
-            request.model, request.action = unquote(found[1]), found[2]
+            request.model, request.action = found[1], found[2]
             return self._load, ("POST",)
         raise NotFound("no such path")
 
