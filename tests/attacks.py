@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from typing import Any
+
+_INSIDE = re.compile(
+    rb"Traceback|File \"|\.py\b|psycopg|msgspec|pydantic|\bSELECT\b|\bINSERT\b|relation |ledger\.[a-z_]+|PostgreSQL"
+    rb"|0x[0-9a-f]{8}|/home/|/tmp/|/usr/|/root/|site-packages"
+)
+
+
+def tells_of_the_inside(text: bytes) -> bool:
+    """Whether SQL, a stack, a library, an address in memory or a path stands in it."""
+    return _INSIDE.search(text) is not None
 
 
 class Raw:
@@ -52,6 +63,17 @@ class Raw:
         document: dict[str, Any] = json.loads(body)
         assert list(document) == ["error"]
         return status, document["error"]
+
+    def has_answer(self) -> bool:
+        """Whether the server has said something, or closed, within half a second."""
+        self._socket.settimeout(0.5)
+        try:
+            self._held += self._socket.recv(65_536)
+        except TimeoutError:
+            return False
+        except ConnectionError:
+            pass
+        return True
 
     def closed_after(self) -> float:
         """Waits until the server closes; the seconds it took. Whatever it sends before is dropped."""

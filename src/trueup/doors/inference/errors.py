@@ -56,6 +56,17 @@ def answer(error: errors.TrueupError) -> Reply:
     return Reply(code, msgspec.json.encode({"error": text(error)}), headers)
 
 
+def let_go(error: BaseException) -> None:
+    """Forgets where the error came from: its frames hold the request's body, and the request holds the error.
+
+    Else bodies of failed requests stay in memory until the garbage collector comes by, which is seldom here.
+    """
+    found: BaseException | None = error
+    while found is not None and found.__traceback__ is not None:
+        found.__traceback__ = None
+        found = found.__context__
+
+
 def unexpected() -> Reply:
     """A fault of our own says nothing about the inside."""
     return Reply(500, b'{"error":"trueup failed on this request; the server\'s log tells more"}')

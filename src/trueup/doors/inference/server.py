@@ -16,13 +16,14 @@ import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trueup.bootstrap import Services
+from trueup.doors.api.edge import BODIES_AT_ONCE
 from trueup.doors.auth import ApiKeys, Permission
 from trueup.doors.inference import errors
 from trueup.doors.inference.asking import Inference
 from trueup.doors.inference.gather import Gather
 from trueup.doors.inference.oip import tensors
 from trueup.doors.inference.oip.rest import EXTENSIONS, Call, RestInference
-from trueup.doors.inference.wire import ClientGone, Reply, headers_of, packed, read_body, send_reply, unpacked
+from trueup.doors.inference.wire import Bodies, ClientGone, Reply, headers_of, packed, read_body, send_reply, unpacked
 from trueup.errors import InvalidInput, NotFound, Overloaded, TrueupError, Unauthenticated
 from trueup.telemetry import log
 
@@ -52,6 +53,7 @@ class Front:
         self._draining = draining
         self._limits = services.settings.limits
         self._in_flight = 0
+        self._bodies = Bodies(BODIES_AT_ONCE * self._limits.body_bytes)
         self._inference: Inference | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,6 +94,7 @@ class Front:
                 raise errors.NotAllowed("the method is not allowed here", allow=", ".join(verbs))
             return await handler(request)
         except TrueupError as error:
+            errors.let_go(error)
             return errors.answer(error)
         except (ClientGone, asyncio.CancelledError):
             raise
@@ -140,12 +143,16 @@ class Front:
                 None if length is None else int(length),
                 None if key is None else key.decode("latin-1"),
             )
-            return await self._rest.infer(call, body)
+            self._bodies.take(len(body))
+            try:
+                return await self._rest.infer(call, body)
+            finally:
+                self._bodies.give(len(body))
         finally:
             self._in_flight -= 1
 
     async def _body(self, request: Request) -> bytes:
-        body = await read_body(request.receive, request.headers, self._limits.body_bytes)
+        body = await read_body(request.receive, request.headers, self._limits.body_bytes, self._bodies)
         encoding = request.headers.get(b"content-encoding", b"identity")
         return (
             body

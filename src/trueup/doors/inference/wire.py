@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from starlette.types import Message, Receive, Scope, Send
 
 from trueup.doors.api.errors import BodyTooLarge, BodyTooSlow
-from trueup.errors import InvalidInput
+from trueup.errors import InvalidInput, Overloaded
 
 BODY_READ_S = 30.0
 PACK_FROM = 1_024  # bytes: smaller answers gain nothing
@@ -37,8 +37,26 @@ def headers_of(scope: Scope) -> dict[bytes, bytes]:
     return found
 
 
-async def read_body(receive: Receive, headers: dict[bytes, bytes], most: int) -> bytes:
-    """The whole body as it was sent. Raises BodyTooLarge as soon as it is, BodyTooSlow."""
+class Bodies:
+    """How many bytes of bodies are in memory, all requests together: at most ``most``."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+
+    def take(self, size: int) -> None:
+        """Counts bytes in. Raises Overloaded, and then has not."""
+        if self._held + size > self._most:
+            raise Overloaded("too many large bodies at once", next_step="try again after a moment")
+        self._held += size
+
+    def give(self, size: int) -> None:
+        """Counts them out."""
+        self._held -= size
+
+
+async def read_body(receive: Receive, headers: dict[bytes, bytes], most: int, bodies: Bodies) -> bytes:
+    """The whole body as it was sent. Raises BodyTooLarge as soon as it is, BodyTooSlow, Overloaded."""
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > most:
         raise _too_large(most)
@@ -48,19 +66,24 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], most: int) ->
         if len(body) > most:
             raise _too_large(most)
         return body
-    chunks, held = [body], len(body)
+    chunks, held = [body], 0
     try:
+        bodies.take(len(body))
+        held = len(body)
         async with asyncio.timeout(BODY_READ_S):
             while message.get("more_body", False):
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGone
                 chunks.append(message.get("body", b""))
+                bodies.take(len(chunks[-1]))
                 held += len(chunks[-1])
                 if held > most:
                     raise _too_large(most)
     except TimeoutError:
         raise BodyTooSlow(f"the body did not arrive within {BODY_READ_S:.0f} s") from None
+    finally:
+        bodies.give(held)
     return b"".join(chunks)
 
 

@@ -24,6 +24,7 @@ tensor is no float64 field.
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ _NESTED: dict[str, Any] = {
     "BOOL": msgspec.json.Decoder(list[list[bool | None]]),
     "BYTES": msgspec.json.Decoder(list[list[str | None]]),
 }
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _NUMBERS = msgspec.json.Decoder(list[float])
 
 
@@ -223,6 +225,7 @@ def _json_values(tensor: InputTensor, rows: int) -> list[Any]:
     kind = "FP" if tensor.datatype.startswith("FP") else "INT" if "INT" in tensor.datatype else tensor.datatype
     if not isinstance(tensor.data, msgspec.Raw):
         raise InvalidInput("an input has no data")
+    _countable(tensor.data, rows)
     if tensor.datatype == "FP16":
         raise InvalidInput("FP16 cannot be sent as JSON", next_step="send it binary, or as FP32")
     try:
@@ -232,6 +235,13 @@ def _json_values(tensor: InputTensor, rows: int) -> list[Any]:
     if len(values) != rows:
         raise InvalidInput("an input's data does not fill its shape")
     return values
+
+
+def _countable(data: msgspec.Raw, elements: int) -> None:
+    """Raises InvalidInput for more elements than the shape has, before millions of objects are made of them."""
+    text = bytes(data)
+    if text.count(b",") > elements and _TEXT.sub(b"", text).count(b",") > elements:
+        raise InvalidInput("an input's data does not fill its shape")
 
 
 def _flattened(kind: str, tensor: InputTensor) -> list[Any]:
@@ -280,6 +290,7 @@ def _is_flat(tensor: InputTensor, elements: int) -> bool:
 def _matrix_values(tensor: InputTensor, elements: int) -> list[float]:
     if not isinstance(tensor.data, msgspec.Raw):
         raise InvalidInput("an input has no data")
+    _countable(tensor.data, elements)
     try:
         values: list[float] = _NUMBERS.decode(tensor.data)
     except msgspec.ValidationError:
