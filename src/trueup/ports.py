@@ -97,12 +97,39 @@ class PredictionFilter:
     limit: int = 50
 
 
+class UnderWay(Protocol):
+    """A booking that was begun.
+
+    ``advance`` when ``fileno`` is ready for ``wanted``, until that is 0; then ``receipt``.
+    """
+
+    fileno: int
+    wanted: int  # poll events: POLLIN, or POLLIN | POLLOUT; 0 when it has ended
+
+    @property
+    def blocks(self) -> bool:
+        """Whether ``receipt`` has to ask the database."""
+        ...
+
+    def advance(self) -> int:
+        """Goes on as far as it can without waiting, and returns the new ``wanted``."""
+        ...
+
+    def receipt(self) -> Receipt:
+        """What booking did. Raises as ``Ledger.book``."""
+        ...
+
+
 class Ledger(Protocol):
     """What happened, durably."""
 
     def book(self, booking: Booking) -> Receipt:
         """Books all rows in one commit; see the numbered protocol in ``ledger/postgres.py``.
         Raises LedgerUnavailable: then nothing is booked."""
+        ...
+
+    def begin(self, booking: Booking) -> UnderWay | None:
+        """The same for an event loop, which never waits: None where only ``book`` can do it."""
         ...
 
     def claim_event_times(self, deployment_id: int, source: Source, moments: Days) -> Days:

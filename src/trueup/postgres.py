@@ -13,6 +13,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from trueup.errors import InvalidQuery, LedgerUnavailable
 
 WAIT_S = 10.0
+_AT_ONCE_S = 1e-3  # the pool takes no zero
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -50,25 +51,42 @@ class Pool:
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """A connection in autocommit mode, for what is one transaction by itself. Raises as ``transaction``."""
+        with translated(), self._pool.connection() as connection:
+            yield connection
+
+    def idle(self) -> Connection | None:
+        """A connection that is free right now, for whoever may not wait; ``give_back`` it."""
         try:
-            with self._pool.connection() as connection:
-                yield connection
-        except psycopg.errors.QueryCanceled:
-            raise InvalidQuery(
-                "the query ran longer than allowed", next_step="narrow it, or raise TRUEUP_LIMITS__STATEMENT_TIMEOUT_S"
-            ) from None
-        except psycopg.DataError:  # such as a text that holds NUL
-            raise InvalidQuery("a value is none that the ledger can hold") from None
-        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
-            if isinstance(error, (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)):
-                raise
-            raise LedgerUnavailable(
-                "the ledger's database does not answer", next_step="try again; `trueup doctor` tells more"
-            ) from None
+            return self._pool.getconn(timeout=_AT_ONCE_S)
+        except (psycopg.Error, PoolTimeout):
+            return None
+
+    def give_back(self, connection: Connection) -> None:
+        """Takes back what ``idle`` gave; what is not idle again is closed."""
+        self._pool.putconn(connection)
 
     def close(self) -> None:
         """Closes every connection."""
         self._pool.close()
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turns the driver's errors into the core's."""
+    try:
+        yield
+    except psycopg.errors.QueryCanceled:
+        raise InvalidQuery(
+            "the query ran longer than allowed", next_step="narrow it, or raise TRUEUP_LIMITS__STATEMENT_TIMEOUT_S"
+        ) from None
+    except psycopg.DataError:  # such as a text that holds NUL
+        raise InvalidQuery("a value is none that the ledger can hold") from None
+    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+        if isinstance(error, (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)):
+            raise
+        raise LedgerUnavailable(
+            "the ledger's database does not answer", next_step="try again; `trueup doctor` tells more"
+        ) from None
 
 
 def named(cursor: psycopg.Cursor[Any]) -> list[str]:

@@ -37,6 +37,7 @@ class Limits(BaseModel):
     event_past_days: int = Field(36_525, ge=1, description="how far back an event may lie")
     event_future_days: int = Field(366, ge=0, description="how far ahead an event may lie")
     gathered_rows: int = Field(1_024, ge=1, description="instances of one batch of online requests")
+    on_loop_ms: float = Field(2.0, ge=0, description="longest batch scored on the event loop, else in a thread")
     queued_rows: int = Field(20_000, ge=1, description="instances that wait for one deployment; 503 beyond")
     queued_refusals: int = Field(20_000, ge=1, description="refused requests that wait to be booked; older are lost")
     commits_in_flight: int = Field(2, ge=1, le=16, description="batches of one deployment being booked at once")

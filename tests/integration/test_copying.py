@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import psycopg
 import pytest
 
-from trueup.ledger.copying import copy_rows
+from trueup.ledger.copying import copying, run
 from trueup.ledger.urls import Urls
 
 COPY = "COPY things FROM STDIN"
-BEFORE = [("INSERT INTO things VALUES (%s)", (7,))]
+BEFORE = "INSERT INTO things VALUES (7);"
+
+
+def copy_rows(
+    connection: psycopg.Connection[tuple[object, ...]], before: str, copy: str, chunks: Iterable[bytes]
+) -> None:
+    run(connection, copying(connection.pgconn, f"{before} {copy}".encode(), chunks))
 
 
 @pytest.fixture
@@ -33,11 +39,11 @@ def test_statements_and_rows_are_one_transaction(
     copy_rows(connection, BEFORE, COPY, [b"1\n", b"2\n" * 0, b"3\n"])
     assert numbers(empty_database) == [1, 3, 7]
     with pytest.raises(psycopg.errors.UniqueViolation):
-        copy_rows(connection, [("INSERT INTO things VALUES (%s)", (8,))], COPY, [b"9\n", b"1\n"])
+        copy_rows(connection, "INSERT INTO things VALUES (8);", COPY, [b"9\n", b"1\n"])
     with pytest.raises(psycopg.errors.UniqueViolation):
         copy_rows(connection, BEFORE, COPY, [b"9\n"])
     assert numbers(empty_database) == [1, 3, 7]
-    copy_rows(connection, [], COPY, [b"9\n"])
+    copy_rows(connection, "", COPY, [b"9\n"])
     assert numbers(empty_database) == [1, 3, 7, 9]
 
 
@@ -73,5 +79,5 @@ def test_a_connection_that_breaks_is_never_taken_for_a_commit(
 
 def test_rows_larger_than_every_buffer(connection: psycopg.Connection[tuple[object, ...]], empty_database: Urls):
     chunks = (b"".join(b"%d\n" % n for n in range(start, start + 50_000)) for start in range(0, 400_000, 50_000))
-    copy_rows(connection, [], COPY, chunks)
+    copy_rows(connection, "", COPY, chunks)
     assert len(numbers(empty_database)) == 400_000

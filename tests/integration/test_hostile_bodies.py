@@ -93,7 +93,7 @@ def instance(text: str) -> bytes:
 DEEP = "[" * 100_000
 NUMBERS = ["1e999", "-1e999", "NaN", "Infinity", "-Infinity", str(10**400), "1" * 100_000, "0x10", "01",
            "1.", ".5", "+1", "1e", "1_000", "- 1", '"1"', "true", "{}", "[]", DEEP, DEEP + "]" * 100_000,
-           '{"a":' * 50_000, "\ufeff1", "١", "null"]  # fmt: skip
+           '{"a":' * 50_000, "\ufeff1", "١", "null", "null," + str(10**400)]  # fmt: skip
 ODD = {
     "invalid UTF-8": b'{"inputs": "\xff\xfe"}',
     "a lone surrogate": b'{"inputs": [{"name": "\\ud800", "shape": [1], "datatype": "FP64", "data": [1]}]}',
@@ -221,18 +221,14 @@ class TestMemory:
         for answer in answers:
             assert_refused(answer)
 
-    @pytest.mark.parametrize(
-        "element",
-        ["1,", "null,", '"",', "[],", "{},", "1e9,", "true,"],
-        ids=["1", "null", "text", "[]", "{}", "1e9", "true"],
-    )
+    @pytest.mark.parametrize("element", ["1,", "null,", '"",', '",",', "[],", "{},", "1e9,", "true,", r'"\\\\",'])
     def test_millions_of_elements_are_not_made_into_objects(
         self, server_process: Running, http: httpx2.Client, element: str
     ):
         elements = element * (BODY // len(element) - 1_000)
-        kind = {"1,": "INT64", '"",': "BYTES", '",",': "BYTES", "true,": "BOOL"}.get(element, "FP64")
+        kind = {"1": "INT64", '"': "BYTES", "t": "BOOL"}.get(element[0], "FP64")
         sent = json.dumps(tensors(datatype=kind, data=["@"])).replace('["@"]', f"[{elements[:-1]}]").encode()
-        with server_process.watched(server_process.memory() + 96 * MIB), ThreadPoolExecutor(8) as pool:
+        with server_process.watched(server_process.memory() + 64 * MIB), ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: http.post("/v2/models/t/infer", content=sent), range(16)))
         for answer in answers:
             assert_refused(answer, most=503)

@@ -6,7 +6,6 @@ import json
 import struct
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,7 +15,7 @@ import trueup
 from trueup.contracts.decoding import Decoder
 from trueup.domain.batch import Columns
 from trueup.doors.inference.oip import tensors
-from trueup.doors.inference.oip.schemas import InferRequest
+from trueup.doors.inference.oip.rest import _read
 from trueup.errors import InvalidInput
 from trueup.settings import Limits
 
@@ -51,7 +50,7 @@ def request(rows: list[tuple[Any, ...]], *, binary: bool, matrix: bool) -> tenso
             raw[place] = memoryview(packed(kind, values))
         else:
             document[place]["data"] = values
-    made = msgspec.json.decode(json.dumps({"inputs": document}), type=InferRequest)
+    made = _read(memoryview(json.dumps({"inputs": document}).encode()))
     return tensors.checked(made.inputs, raw, 1000)
 
 
@@ -98,7 +97,7 @@ def test_callers_whose_matrix_does_not_fill_its_shape_are_not_joined(data: str):
             '{"name": "lots", "datatype": "INT64", "shape": [1], "data": [1]},'
             '{"name": "features", "datatype": "FP64", "shape": [1, 2], "data": ' + text + "}]}"
         )
-        return tensors.checked(msgspec.json.decode(document, type=InferRequest).inputs, [None] * 3, 10)
+        return tensors.checked(_read(memoryview(document.encode())).inputs, [None] * 3, 10)
 
     with pytest.raises(InvalidInput):
         tensors.decoded(DECODER, [sent(data), sent("[1,2]")])

@@ -287,7 +287,8 @@ class Booking:
     ``due_day`` datetime64[D] (n,), NaT for "when published"; ``received_at``
     datetime64[us] (n,) UTC; ``steps_us`` int32 (n, 4) are microseconds spent so far in
     (parse, validate, queue, model). ``groups`` int64 (n,), where given, names rows that are
-    booked together or not at all: one conflict among them withholds the others.
+    booked together or not at all: one conflict among them withholds the others. ``claims``: the event
+    times are only proposed; where a key was claimed before, its first one counts, and ``due_day`` follows.
     """
 
     deployment_id: int
@@ -302,6 +303,7 @@ class Booking:
     scored: Sequence[Scored]
     steps_us: NDArray[np.int32]
     groups: Ints | None = None
+    claims: bool = False
 
     def __len__(self) -> int:
         return len(self.columns)

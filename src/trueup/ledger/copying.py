@@ -4,11 +4,14 @@ PostgreSQL runs the statements of one simple query as one implicit transaction, 
 is sent to begin or to commit it: the commit happens where the COPY ends. psycopg's own
 COPY allows no statement beside it, so this speaks to libpq through ``psycopg.pq``.
 Reference: PostgreSQL documentation, "Multiple Statements in a Simple Query".
+
+The conversation is a generator that never blocks: it yields the poll events it waits for and
+is resumed when one came. :func:`run` waits by itself; an event loop waits for many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from contextlib import suppress
 from select import POLLIN, POLLOUT, poll
 
@@ -17,100 +20,101 @@ from psycopg import pq
 
 _WAIT_MS = 1_000  # looks again after this: a wake-up lost by the system costs no more
 _SMALL = 8_192  # bytes that may wait in libpq's buffer for what follows
+_EITHER = POLLIN | POLLOUT
 
-Statement = tuple[str, tuple[object, ...]]
+Conversation = Generator[int, None, None]  # yields what it waits for: POLLIN, or POLLIN | POLLOUT
 
 
-def copy_rows(
-    connection: psycopg.Connection[tuple[object, ...]], before: Iterable[Statement], copy: str, chunks: Iterable[bytes]
-) -> None:
-    """Runs ``before`` and the COPY of ``chunks`` in one transaction, committed on return.
+def run(connection: psycopg.Connection[tuple[object, ...]], conversation: Conversation) -> None:
+    """Has the conversation to its end, waiting for the server."""
+    waiting = poll()
+    for wanted in conversation:
+        waiting.register(connection.pgconn.socket, wanted)
+        waiting.poll(_WAIT_MS)
 
-    ``connection`` must be in autocommit mode and idle. A chunk is sent before the next is
+
+def copying(pgconn: pq.abc.PGconn, query: bytes, chunks: Iterable[bytes]) -> Conversation:
+    """Runs ``query`` (statements, then a COPY) with the rows of ``chunks``; committed when it ends.
+
+    The connection must be in autocommit mode and idle. A chunk is sent before the next is
     asked for. Raises psycopg's errors; then nothing is committed, unless the connection
     broke while the answer was on its way.
     """
-    compose = psycopg.ClientCursor(connection).mogrify
-    text = "; ".join([*(compose(sql, parameters) for sql, parameters in before), copy])
-    wire = _Wire(connection.pgconn)
-    wire.start(text.encode())
+    pgconn.send_query(query)
+    yield from _flushed(pgconn)
     ready = False
     try:
         for chunk in chunks:  # the first is packed while the server works on the query
             if not ready:
-                wire.wait_for_copy()
+                yield from _copy_started(pgconn)
                 ready = True
-            wire.send(chunk)
-    except BaseException:
-        with suppress(psycopg.Error):
-            if not ready:
-                wire.wait_for_copy()
-            wire.finish(b"the sender stopped")
+            yield from _sent(pgconn, chunk)
+    except BaseException as error:
+        if not isinstance(error, GeneratorExit):  # who abandons the conversation closes the connection
+            with suppress(psycopg.Error):
+                if not ready:
+                    yield from _copy_started(pgconn)
+                yield from _finished(pgconn, b"the sender stopped")
         raise
-    wire.finish(None)
+    yield from _finished(pgconn, None)
 
 
-class _Wire:
-    """One connection's libpq, which never blocks by itself."""
+def _copy_started(pgconn: pq.abc.PGconn) -> Conversation:
+    """Waits until the server wants the rows. Raises what it refused."""
+    while True:
+        result = yield from _result(pgconn)
+        if result is None:
+            raise psycopg.ProgrammingError("the query asked for no rows")
+        if result.status == pq.ExecStatus.COPY_IN:
+            return
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            yield from _rest(pgconn)
+            raise _error(result)
 
-    def __init__(self, pgconn: pq.abc.PGconn) -> None:
-        self._pgconn = pgconn
-        self._poll = poll()
 
-    def start(self, query: bytes) -> None:
-        """Sends the query."""
-        self._pgconn.send_query(query)
-        self._flush()
+def _sent(pgconn: pq.abc.PGconn, chunk: bytes) -> Conversation:
+    """Hands a chunk to libpq, and a large one to the system."""
+    while not pgconn.put_copy_data(chunk):
+        yield from _ready(pgconn, _EITHER)
+    if len(chunk) > _SMALL:
+        yield from _flushed(pgconn)
 
-    def wait_for_copy(self) -> None:
-        """Waits until the server wants the rows. Raises what it refused."""
-        while True:
-            result = self._result()
-            if result is None:
-                raise psycopg.ProgrammingError("the query asked for no rows")
-            if result.status == pq.ExecStatus.COPY_IN:
-                return
-            if result.status == pq.ExecStatus.FATAL_ERROR:
-                self._drain()
-                raise _error(result)
 
-    def send(self, chunk: bytes) -> None:
-        """Hands a chunk to libpq, and a large one to the system."""
-        while not self._pgconn.put_copy_data(chunk):
-            self._wait(POLLIN | POLLOUT)
-        if len(chunk) > _SMALL:
-            self._flush()
+def _finished(pgconn: pq.abc.PGconn, error: bytes | None) -> Conversation:
+    """Ends the rows and waits for the commit. Raises what the server refused."""
+    while not pgconn.put_copy_end(error):
+        yield from _ready(pgconn, _EITHER)
+    yield from _flushed(pgconn)
+    results = yield from _rest(pgconn)
+    failed = next((r for r in results if r.status == pq.ExecStatus.FATAL_ERROR), None)
+    if failed is not None:
+        raise _error(failed)
+    if not any(r.status == pq.ExecStatus.COMMAND_OK for r in results):
+        raise psycopg.OperationalError("the server did not confirm the commit")
 
-    def finish(self, error: bytes | None) -> None:
-        """Ends the rows and waits for the commit. Raises what the server refused."""
-        while not self._pgconn.put_copy_end(error):
-            self._wait(POLLIN | POLLOUT)
-        self._flush()
-        results = self._drain()
-        failed = next((r for r in results if r.status == pq.ExecStatus.FATAL_ERROR), None)
-        if failed is not None:
-            raise _error(failed)
-        if not any(r.status == pq.ExecStatus.COMMAND_OK for r in results):
-            raise psycopg.OperationalError("the server did not confirm the commit")
 
-    def _flush(self) -> None:
-        while self._pgconn.flush():
-            self._wait(POLLIN | POLLOUT)
+def _flushed(pgconn: pq.abc.PGconn) -> Conversation:
+    while pgconn.flush():
+        yield from _ready(pgconn, _EITHER)
 
-    def _drain(self) -> list[pq.abc.PGresult]:
-        """All results that are left of the query."""
-        return list(iter(self._result, None))
 
-    def _result(self) -> pq.abc.PGresult | None:
-        while self._pgconn.is_busy():
-            self._wait(POLLIN)
-        return self._pgconn.get_result()
+def _rest(pgconn: pq.abc.PGconn) -> Generator[int, None, list[pq.abc.PGresult]]:
+    """All results that are left of the query."""
+    found = []
+    while (result := (yield from _result(pgconn))) is not None:
+        found.append(result)
+    return found
 
-    def _wait(self, wanted: int) -> None:
-        self._poll.register(self._pgconn.socket, wanted)
-        for _, happened in self._poll.poll(_WAIT_MS):
-            if happened != POLLOUT:
-                self._pgconn.consume_input()
+
+def _result(pgconn: pq.abc.PGconn) -> Generator[int, None, pq.abc.PGresult | None]:
+    while pgconn.is_busy():
+        yield from _ready(pgconn, POLLIN)
+    return pgconn.get_result()
+
+
+def _ready(pgconn: pq.abc.PGconn, wanted: int) -> Conversation:
+    yield wanted
+    pgconn.consume_input()  # reads what there is; nothing there is no error
 
 
 def _error(result: pq.abc.PGresult) -> psycopg.Error:

@@ -19,7 +19,7 @@ from trueup.domain.contract import Contract, Storage
 from trueup.errors import InvalidQuery, NotFound
 from trueup.ledger.finding import named_fields
 from trueup.ledger.identity import prediction_ids
-from trueup.ledger.postgres import conflicts, withhold
+from trueup.ledger.postgres import at_times, conflicts, withhold
 from trueup.ports import ModelRegistry, PredictionFilter
 from trueup.settings import Limits
 
@@ -38,6 +38,9 @@ class MemoryLedger:
 
     def book(self, booking: Booking) -> Receipt:
         """Books all rows, or none when an event lies out of bounds."""
+        if booking.claims:
+            when = self.claim_event_times(booking.deployment_id, booking.source, booking.event_time)
+            booking = at_times(booking, when)
         self._check_days(booking.event_time)
         ids = {s.role: prediction_ids(booking.deployment_id, s.role, booking.source.name, booking.source.keys)
                for s in booking.scored}  # fmt: skip
@@ -53,8 +56,10 @@ class MemoryLedger:
                 answers = _with(answers, place, first["answers"])
             new = bool((booked == Booked.NEW).any())
             self._batches += new
-        when = booking.event_time[0].astype("datetime64[us]").item()
-        self.refuse(Refusals(booking.deployment_id, booking.source, when, when, conflicts(booking, booked)))
+        first_moment = booking.event_time[0].astype("datetime64[us]").item()
+        self.refuse(
+            Refusals(booking.deployment_id, booking.source, first_moment, first_moment, conflicts(booking, booked))
+        )
         return Receipt(self._batches if new else None, ids[Role.CHAMPION], booked, answers)
 
     def _mark(self, booking: Booking, ids: NDArray[np.uint8], booked: NDArray[np.int8]) -> None:
@@ -70,6 +75,10 @@ class MemoryLedger:
             else:
                 continue
             booked[place] = Booked.REPEATED if same else Booked.CONFLICT
+
+    def begin(self, booking: Booking) -> None:
+        """There is nothing to wait for."""
+        return
 
     def claim_event_times(
         self, deployment_id: int, source: Source, moments: NDArray[np.datetime64]

@@ -19,8 +19,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 from uuid import UUID
@@ -28,7 +30,9 @@ from uuid import UUID
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
+from psycopg import sql
 
+from trueup.contracts.horizon import due_days
 from trueup.domain.batch import (
     REQUEST_SOURCE,
     Answers,
@@ -43,22 +47,24 @@ from trueup.domain.batch import (
     Status,
 )
 from trueup.errors import InvalidQuery, LedgerUnavailable
-from trueup.ledger.copying import copy_rows
+from trueup.ledger.copying import Conversation, copying, run
 from trueup.ledger.finding import Finder
 from trueup.ledger.identity import prediction_ids
 from trueup.ledger.rows import COLUMNS, framed, packed, part_of
 from trueup.ports import PredictionFilter
-from trueup.postgres import Connection, Pool
+from trueup.postgres import Connection, Pool, translated
 from trueup.settings import Limits
 
-_COPY = f"COPY ledger.predictions ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)"
 _BATCH = """
     INSERT INTO ledger.batches
         (batch_id, deployment_id, contract_id, channel, source, instances, predictions, received_at)
-    OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+    OVERRIDING SYSTEM VALUE VALUES
+        ({batch_id}, {deployment_id}, {contract_id}, {channel}, {source}, {instances}, {predictions}, '{received_at}');
 """
+_COPY = f"COPY ledger.predictions ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)"
+_TAKEN = (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected)
 _NUMBERS = "SELECT nextval('ledger.batches_batch_id_seq') FROM generate_series(1, %s)"
-_NUMBERS_AHEAD = 64  # fetched at once: a batch then needs no answer before its rows are packed
+_NUMBERS_AHEAD = 1_024  # fetched at once: a batch then needs no answer before its rows are packed
 _FIRST = """
     SELECT prediction_id, content_digest, contract_id, status, score, outputs, class, decision, expected_cost
     FROM ledger.predictions WHERE prediction_id = ANY(%s) AND event_day = ANY(%s)
@@ -97,22 +103,27 @@ class PostgresLedger:
 
     def book(self, booking: Booking) -> Receipt:
         """Books all rows in one commit (see the numbered steps above)."""
-        began = time.perf_counter_ns()
-        ids = {s.role: prediction_ids(booking.deployment_id, s.role, booking.source.name, booking.source.keys)
-               for s in booking.scored}  # fmt: skip
-        booked = np.full(len(booking), Booked.NEW, np.int8)
-        later = _repeats(booking.source.keys)
-        booked[later] = Booked.REPEATED
+        work = _work(booking)
         self._ensure_partitions(booking.event_time)
-        batch_id, found = self._book_new(booking, ids, booked)
-        if later.size:
-            self._read_first(booking, ids[Role.CHAMPION], later, booked, found)
-        answers = booking.scored[0].answers
-        if found:
-            answers = _with_first(answers, found)
-            self._refuse_conflicts(booking, booked)
-        took = (time.perf_counter_ns() - began) // 1000
-        return Receipt(batch_id, ids[Role.CHAMPION], booked, answers, book_us=took)
+        self._book_new(work)
+        return self._receipt(work)
+
+    def begin(self, booking: Booking) -> UnderWay | None:
+        """Steps 1 to 3 without ever waiting for the database; None where only :meth:`book` can do it."""
+        if not self._numbers or not _days(booking.event_time) <= self._partitions:
+            return None
+        work = _work(booking)
+        if len(work.later):
+            return None
+        connection = self._writer.idle()
+        if connection is None:
+            return None
+        try:
+            work.batch_id = self._numbers.pop()
+        except IndexError:  # another thread took the last one
+            self._writer.give_back(connection)
+            return None
+        return UnderWay(self, work, self._writer, connection)
 
     def claim_event_times(
         self, deployment_id: int, source: Source, moments: NDArray[np.datetime64]
@@ -145,8 +156,7 @@ class PostgresLedger:
         return self._finder.predictions(where)
 
     def _ensure_partitions(self, event_time: NDArray[np.datetime64]) -> None:
-        days = set(event_time.astype("datetime64[D]").astype(np.int64).tolist())
-        new = sorted(days - self._partitions)
+        new = sorted(_days(event_time) - self._partitions)
         if not new:
             return
         today = int(np.datetime64("now", "D").astype(np.int64))
@@ -158,54 +168,79 @@ class PostgresLedger:
                 connection.execute("SELECT ledger.ensure_partitions(%s::date[])", (wanted,))
         self._partitions.update(new)
 
-    def _book_new(
-        self, booking: Booking, ids: dict[Role, NDArray[np.uint8]], booked: NDArray[np.int8]
-    ) -> tuple[int | None, dict[int, _First]]:
-        """Steps 3 to 5. Marks ``booked`` and returns the first answers of what was there."""
-        found: dict[int, _First] = {}
+    def _book_new(self, work: _Work) -> None:
+        """Steps 3 to 5. Marks what was booked and notes the first answers of what was there."""
         for _ in range(self._limits.book_retries):
-            fresh = np.flatnonzero(booked == Booked.NEW)
-            if not fresh.size:
-                return None, found
+            if not (work.booked == Booked.NEW).any():
+                return
+            work.batch_id = self._next_batch_id()
             try:
-                return self._copy(booking, ids, fresh), found
-            except (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected):
-                self._read_first(booking, ids[Role.CHAMPION], fresh, booked, found)
-                withhold(booking, booked)
+                with self._writer.connection() as connection:
+                    run(connection, self._copying(connection, work))
+                return
+            except _TAKEN:
+                self._yield(work)
         raise LedgerUnavailable("other writers keep booking the same instances", next_step="try again")
 
-    def _copy(self, booking: Booking, ids: dict[Role, NDArray[np.uint8]], fresh: NDArray[np.intp]) -> int:
-        scored = booking.scored
+    def _yield(self, work: _Work) -> None:
+        """Step 5. A key that was claimed before keeps its moment, which says where its row lies."""
+        work.batch_id = None
+        if work.booking.claims:
+            booking = work.booking
+            when = self.claim_event_times(booking.deployment_id, booking.source, booking.event_time)
+            work.booking = at_times(booking, when)
+            self._ensure_partitions(when)
+        self._read_first(work, np.flatnonzero(work.booked == Booked.NEW))
+        withhold(work.booking, work.booked)
+
+    def _copying(self, connection: Connection, work: _Work) -> Conversation:
+        """Step 3, of what is new."""
+        booking, scored, ids = work.booking, work.booking.scored, work.ids
+        fresh = np.flatnonzero(work.booked == Booked.NEW)
         if len(fresh) < len(booking):
             scored = [replace(s, answers=s.answers.take(fresh)) for s in scored]
             ids = {role: of_role[fresh] for role, of_role in ids.items()}
             booking = part_of(booking, fresh)
-        batch_id = self._next_batch_id()
-        about = (batch_id, booking.deployment_id, booking.contract_id, str(booking.source.channel), booking.source.name)
-        batch = (_BATCH, (*about, len(fresh), len(fresh) * len(scored), _moment(booking.received_at.min())))
-        rows = chain.from_iterable(packed(booking, s, ids[s.role], batch_id) for s in scored)
-        with self._writer.connection() as connection:
-            copy_rows(connection, [batch], _COPY, framed(rows))
-        return batch_id
+        assert work.batch_id is not None
+        before = _BATCH.format(
+            batch_id=work.batch_id,
+            deployment_id=booking.deployment_id,
+            contract_id=booking.contract_id,
+            channel=_quoted(str(booking.source.channel)),
+            source=_quoted(booking.source.name),
+            instances=len(fresh),
+            predictions=len(fresh) * len(scored),
+            received_at=_moment(booking.received_at.min()),
+        )
+        if booking.claims:
+            before += _claims(booking)
+        rows = chain.from_iterable(packed(booking, s, ids[s.role], work.batch_id) for s in scored)
+        return copying(connection.pgconn, (before + _COPY).encode(), framed(rows))
+
+    def _receipt(self, work: _Work) -> Receipt:
+        if work.later.size:
+            self._read_first(work, work.later)
+        answers = work.booking.scored[0].answers
+        if work.found:
+            answers = _with_first(answers, work.found)
+            self._refuse_conflicts(work.booking, work.booked)
+        took = (time.perf_counter_ns() - work.began) // 1000
+        return Receipt(work.batch_id, work.ids[Role.CHAMPION], work.booked, answers, book_us=took)
 
     def _next_batch_id(self) -> int:
         """A number nobody else has; the rest of a block is lost when the process ends."""
-        with self._numbering:
-            if not self._numbers:
-                with self._writer.transaction() as connection:
-                    fetched = connection.execute(_NUMBERS, (_NUMBERS_AHEAD,)).fetchall()
-                self._numbers = [int(row[0]) for row in reversed(fetched)]
-            return self._numbers.pop()
+        while True:
+            with suppress(IndexError):
+                return self._numbers.pop()
+            with self._numbering:
+                if not self._numbers:
+                    with self._writer.transaction() as connection:
+                        fetched = connection.execute(_NUMBERS, (_NUMBERS_AHEAD,)).fetchall()
+                    self._numbers = [int(row[0]) for row in reversed(fetched)]
 
-    def _read_first(
-        self,
-        booking: Booking,
-        ids: NDArray[np.uint8],
-        places: NDArray[np.intp],
-        booked: NDArray[np.int8],
-        found: dict[int, _First],
-    ) -> None:
+    def _read_first(self, work: _Work, places: NDArray[np.intp]) -> None:
         """Marks those of ``places`` that the ledger holds, and notes its answers."""
+        booking, ids = work.booking, work.ids[Role.CHAMPION]
         places_of: dict[bytes, list[int]] = {}
         for place in places.tolist():
             places_of.setdefault(ids[place].tobytes(), []).append(place)
@@ -215,14 +250,74 @@ class PostgresLedger:
             for row in cursor.execute(_FIRST, ([UUID(bytes=key) for key in places_of], days)):
                 for place in places_of[row[0].bytes]:
                     same = row[2] != booking.contract_id or bytes(row[1]) == booking.digests[place]
-                    booked[place] = Booked.REPEATED if same else Booked.CONFLICT
-                    found[place] = _First(*row[3:]) if same else _NOTHING
+                    work.booked[place] = Booked.REPEATED if same else Booked.CONFLICT
+                    work.found[place] = _First(*row[3:]) if same else _NOTHING
 
     def _refuse_conflicts(self, booking: Booking, booked: NDArray[np.int8]) -> None:
         rows = conflicts(booking, booked)
         if rows:
             when = _moment(booking.event_time.min())
             self.refuse(Refusals(booking.deployment_id, booking.source, when, _moment(booking.received_at.min()), rows))
+
+
+class UnderWay:
+    """A booking whose message is sent. ``advance`` when ``fileno`` is ready, until it says 0; then ``receipt``."""
+
+    def __init__(self, ledger: PostgresLedger, work: _Work, pool: Pool, connection: Connection) -> None:
+        self._ledger, self._work, self._pool, self._connection = ledger, work, pool, connection
+        self._error: BaseException | None = None
+        self._conversation = ledger._copying(connection, work)
+        self.fileno = connection.pgconn.socket
+        self.wanted = self.advance()
+
+    def advance(self) -> int:
+        """Goes on as far as it can without waiting; the poll events it then waits for, 0 when it has ended."""
+        try:
+            self.wanted = next(self._conversation)
+            return self.wanted
+        except StopIteration:
+            pass
+        except BaseException as error:  # told by receipt()
+            self._error = error
+        self.wanted = 0
+        self._pool.give_back(self._connection)
+        return 0
+
+    @property
+    def blocks(self) -> bool:
+        """Whether ``receipt`` has to ask the database."""
+        return self._error is not None
+
+    def abandon(self) -> None:
+        """Lets go of it: whether it was booked is unknown."""
+        self._conversation.close()
+        self._connection.close()
+        self._pool.give_back(self._connection)
+
+    def receipt(self) -> Receipt:
+        """What booking did, as ``PostgresLedger.book`` says it. Raises as that does."""
+        if isinstance(self._error, _TAKEN):
+            self._ledger._yield(self._work)
+            self._ledger._book_new(self._work)
+        elif self._error is not None:
+            with translated():
+                raise self._error
+        return self._ledger._receipt(self._work)
+
+
+def at_times(booking: Booking, when: NDArray[np.datetime64]) -> Booking:
+    """The booking with the moments that were claimed, each with its due day."""
+    due = due_days(booking.columns.contract.label, when.astype("datetime64[D]"))
+    return replace(booking, event_time=when, due_day=due, claims=False)
+
+
+def _claims(booking: Booking) -> str:
+    """The statement that claims every key's moment; it fails where one was claimed before."""
+    moments = booking.event_time.astype("datetime64[us]").tolist()
+    rows = sorted(zip(booking.source.keys, moments, strict=True))  # two writers claim in one order
+    values = ", ".join(f"({booking.deployment_id}, {_quoted(booking.source.name)}, {sql.quote(key)}, '{moment}Z')"
+                       for key, moment in rows)  # fmt: skip
+    return f"INSERT INTO ledger.request_days (deployment_id, source, source_key, event_time) VALUES {values};"  # noqa: S608 - quoted
 
 
 def withhold(booking: Booking, booked: NDArray[np.int8]) -> None:
@@ -245,6 +340,39 @@ def conflicts(booking: Booking, booked: NDArray[np.int8]) -> list[Refusal]:
 def _moment(value: np.datetime64) -> datetime:
     moment: datetime = value.astype("datetime64[us]").item()
     return moment.replace(tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class _Work:
+    """One booking on its way: ids by role, what became of each row, and first answers of what was there."""
+
+    booking: Booking
+    ids: dict[Role, NDArray[np.uint8]]
+    booked: NDArray[np.int8]
+    later: NDArray[np.intp]  # rows whose identity an earlier row of the batch has
+    began: int = field(default_factory=time.perf_counter_ns)
+    found: dict[int, _First] = field(default_factory=dict)
+    batch_id: int | None = None
+
+
+def _work(booking: Booking) -> _Work:
+    """Step 1."""
+    source = booking.source
+    ids = {s.role: prediction_ids(booking.deployment_id, s.role, source.name, source.keys) for s in booking.scored}
+    booked = np.full(len(booking), Booked.NEW, np.int8)
+    later = _repeats(source.keys)
+    booked[later] = Booked.REPEATED
+    return _Work(booking, ids, booked, later)
+
+
+def _days(event_time: NDArray[np.datetime64]) -> set[int]:
+    return set(event_time.astype("datetime64[D]").astype(np.int64).tolist())
+
+
+@lru_cache(256)
+def _quoted(text: str) -> str:
+    """The text as an SQL literal."""
+    return sql.quote(text)
 
 
 @dataclass(frozen=True, slots=True)

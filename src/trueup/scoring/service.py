@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -43,7 +43,7 @@ from trueup.domain.batch import (
 from trueup.domain.contract import Contract, FieldError, FieldType
 from trueup.domain.deployment import Deployment, ModelVersion, Serving
 from trueup.errors import InvalidInput, ScoringError, TrueupError
-from trueup.ports import Clock, Ledger, ModelRegistry, Scorer
+from trueup.ports import Clock, Ledger, ModelRegistry, Scorer, UnderWay
 from trueup.scoring.deciding import answers_of, fallback_answers, merged, needs_fallback
 from trueup.scoring.reasons import reasons_of, rows_to_explain
 from trueup.settings import Limits
@@ -183,6 +183,21 @@ class Response:
         return [UUID(bytes=one.tobytes()) if one.any() else None for one in self.id_bytes()]
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A batch whose booking is under way; ``response`` once it has ended."""
+
+    under_way: UnderWay
+    answer: Callable[[Receipt], Response]
+
+    def response(self) -> Response:
+        """Step 5 of ``Scoring.score``. Raises as ``Scoring.book``."""
+        return self.answer(self.under_way.receipt())
+
+
+_NOTHING = Receipt(None, np.empty((0, 16), np.uint8), np.empty(0, np.int8), Answers(np.empty(0, object), np.empty(0)))
+
+
 class Scoring:
     """Resolves names to loaded models and scores batches. Safe to call from several threads."""
 
@@ -248,7 +263,19 @@ class Scoring:
 
     def book(self, predicted: Predicted) -> Response:
         """Steps 4 and 5 of ``score``. Raises LedgerUnavailable: then nothing is answered."""
-        receipt = self._booked(predicted)
+        booking = self._booking(predicted) if predicted.scored else None
+        return self._response(predicted, _NOTHING if booking is None else self._ledger.book(booking))
+
+    def begin(self, predicted: Predicted) -> Begun | None:
+        """Step 4 for an event loop, which never waits; None where only ``book`` can do it."""
+        booking = None if predicted.refused or not predicted.scored else self._booking(predicted, may_wait=False)
+        if booking is None:
+            return None
+        under_way = self._ledger.begin(booking)
+        return None if under_way is None else Begun(under_way, lambda receipt: self._response(predicted, receipt))
+
+    def _response(self, predicted: Predicted, receipt: Receipt) -> Response:
+        """Step 5."""
         instances = predicted.instances
         if predicted.refused:
             self.refuse(predicted.resolved, instances.source, predicted.refused, _utc(instances.received_at.min()))
@@ -318,37 +345,43 @@ class Scoring:
             return answers
         return merged(answers, fallback_answers(contract, serving.fallback, columns), missing)
 
-    def _booked(self, predicted: Predicted) -> Receipt:
-        if not predicted.scored:
-            nothing = Answers(np.empty(0, object), np.empty(0))
-            return Receipt(None, np.empty((0, 16), np.uint8), np.empty(0, np.int8), nothing)
+    def _booking(self, predicted: Predicted, *, may_wait: bool = True) -> Booking | None:
+        """What is booked; None where the ledger would have to be asked first and may not be."""
         resolved, instances, columns, rows = predicted.resolved, predicted.instances, predicted.columns, predicted.rows
         deployment_id, contract_id = resolved.deployment.deployment_id, resolved.champion.version.contract_id
         assert deployment_id is not None
         assert contract_id is not None
-        keys = _picked(instances.source.keys, rows, instances.decoded.received)
-        source = Source(instances.source.channel, instances.source.name, keys)
-        received_at = instances.received_at[rows]
-        when = _event_time(columns) if instances.event_time is None else instances.event_time[rows]
-        if when is None or source.name == REQUEST_SOURCE:
-            # A caller's key stands for one event, whatever day its retry names.
-            when = self._ledger.claim_event_times(deployment_id, source, received_at if when is None else when)
-        return self._ledger.book(
-            Booking(
-                deployment_id=deployment_id,
-                contract_id=contract_id,
-                source=source,
-                columns=columns,
-                digests=content_digests(columns),
-                business_keys=business_keys(columns),
-                event_time=when.astype("datetime64[us]"),
-                due_day=due_days(resolved.contract.label, when.astype("datetime64[D]")),
-                received_at=received_at,
-                scored=predicted.scored,
-                steps_us=predicted.steps_us,
-                groups=None if instances.groups is None else instances.groups[rows],
-            )
+        whole = len(rows) == instances.decoded.received
+        keys = instances.source.keys if whole else [instances.source.keys[i] for i in rows.tolist()]
+        source = instances.source if whole else replace(instances.source, keys=keys)
+        received_at = _rows_of(instances.received_at, rows, whole=whole)
+        when = (
+            _event_time(columns) if instances.event_time is None else _rows_of(instances.event_time, rows, whole=whole)
         )
+        claims = source.name == REQUEST_SOURCE  # a caller's key stands for one event, whatever day its retry names
+        if when is None:
+            if not claims and not may_wait:
+                return None
+            when = received_at if claims else self._ledger.claim_event_times(deployment_id, source, received_at)
+        return Booking(
+            deployment_id=deployment_id,
+            contract_id=contract_id,
+            source=source,
+            columns=columns,
+            digests=content_digests(columns),
+            business_keys=business_keys(columns),
+            event_time=when.astype("datetime64[us]"),
+            due_day=due_days(resolved.contract.label, when.astype("datetime64[D]")),
+            received_at=received_at,
+            scored=predicted.scored,
+            steps_us=predicted.steps_us,
+            groups=None if instances.groups is None else instances.groups[rows],
+            claims=claims,
+        )
+
+
+def _rows_of(values: NDArray[Any], rows: NDArray[np.intp], *, whole: bool) -> NDArray[Any]:
+    return values if whole else values[rows]
 
 
 def _utc(moment: np.datetime64) -> datetime:
@@ -359,10 +392,6 @@ def _utc(moment: np.datetime64) -> datetime:
 def _id(version: ModelVersion) -> int:
     assert version.model_version_id is not None
     return version.model_version_id
-
-
-def _picked(keys: Sequence[str], rows: NDArray[np.intp], received: int) -> Sequence[str]:
-    return keys if len(rows) == received else [keys[i] for i in rows.tolist()]
 
 
 def _contract_refusals(decoded: Decoded) -> list[RowRefusal]:
@@ -392,7 +421,5 @@ def _event_time(columns: Columns) -> NDArray[np.datetime64] | None:
 
 
 def _explained(scorer: Scorer, columns: Columns, answers: Answers, keep: int, *, want_reasons: bool) -> Answers:
-    from dataclasses import replace
-
     present = rows_to_explain(columns.contract, answers.score, wanted=want_reasons)
     return replace(answers, reasons=reasons_of(scorer, columns, present, keep))

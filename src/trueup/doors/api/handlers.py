@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from trueup.contracts.reading import contract_to_json, load_contract, parse_cont
 from trueup.domain.batch import REQUEST_SOURCE, Answers, Booked, Channel, Decoded, Reasons, RefusalReason, Source
 from trueup.domain.contract import Contract
 from trueup.domain.deployment import Deployment, ModelVersion, Runtime, Serving
+from trueup.doors.api.edge import more_than
 from trueup.doors.api.errors import BodyTooLarge, field_documents
 from trueup.doors.api.schemas import DeployRequest, OutcomesRequest, ScoreRequest
 from trueup.doors.auth import ApiKey
@@ -39,7 +39,6 @@ from trueup.ports import PredictionFilter
 from trueup.scoring.service import Instances, Response, RowRefusal
 
 _T = TypeVar("_T")
-_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 
 class _AnyObject(msgspec.Struct, gc=False):
@@ -201,7 +200,7 @@ def _bounded_rows(services: Services, raw: bytes) -> bytes:
     objects to learn that they are too many is what a bound should prevent.
     """
     most = services.settings.limits.request_rows
-    if raw.count(b"{") > most and _TEXT.sub(b"", raw).count(b"{") > most:
+    if more_than(raw, b"{", most):
         raise BodyTooLarge(f"a request may have at most {most} instances", next_step="send smaller batches")
     try:
         _ROWS.decode(raw)

@@ -11,12 +11,13 @@ import time
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import count
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from trueup.bootstrap import Services
+from trueup.contracts.values import microseconds
 from trueup.domain.batch import REQUEST_SOURCE, Channel, RefusalReason, Source
 from trueup.domain.contract import Contract
 from trueup.doors.inference.gather import Ask, Decode, Gather, Part
@@ -31,7 +32,7 @@ _PROCESS, _NUMBERS = uuid4().hex, count()  # a key nobody has drawn before, with
 _Known = TypeVar("_Known", str, int, float, bool)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Terms:
     """What a caller says beside its instances, whatever the protocol.
 
@@ -46,17 +47,17 @@ class Terms:
     deadline: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Arrival:
-    """When a request came in: ``at`` in UTC, ``ns`` of time.perf_counter_ns."""
+    """When a request came in: ``us`` since 1970 in UTC, ``ns`` of time.perf_counter_ns."""
 
-    at: datetime
+    us: int
     ns: int
 
     @classmethod
     def now(cls) -> Arrival:
         """This moment."""
-        return cls(datetime.now(UTC), time.perf_counter_ns())
+        return cls(time.time_ns() // 1000, time.perf_counter_ns())
 
 
 def terms_of(channel: Channel, parameters: Mapping[str, Any], *, key: str | None) -> Terms:
@@ -64,6 +65,8 @@ def terms_of(channel: Channel, parameters: Mapping[str, Any], *, key: str | None
 
     Raises InvalidInput for a parameter of another type than is documented.
     """
+    if not parameters:
+        return Terms(channel, key)
     timeout_us = parameter(parameters, "timeout", int)
     return Terms(
         channel,
@@ -124,11 +127,11 @@ class Inference:
             resolved,
             _source(terms, rows, self.limits.key_chars),
             rows,
-            arrival.at,
+            arrival.us,
             decode,
             form,
             payload,
-            event_time=_event_time(terms, resolved.contract, arrival.at),
+            event_us=_event_us(terms, resolved.contract, arrival.us),
             want_reasons=terms.reasons,
             deadline=terms.deadline,
             parse_us=(time.perf_counter_ns() - arrival.ns) // 1000,
@@ -198,22 +201,23 @@ def _source(terms: Terms, n: int, most: int) -> Source:
     key = terms.key
     if key is None:
         drawn = f"{_PROCESS}-{next(_NUMBERS):x}"
-        return Source(terms.channel, UNKEYED_SOURCE, [f"{drawn}/{row}" for row in range(n)])
+        keys = [drawn] if n == 1 else [f"{drawn}/{row}" for row in range(n)]
+        return Source(terms.channel, UNKEYED_SOURCE, keys)
     if not 1 <= len(key) <= most - 8 or not key.isprintable():
         raise InvalidInput(f"an idempotency key is printable text of at most {most - 8} characters")
     return Source(terms.channel, REQUEST_SOURCE, [key] if n == 1 else [f"{key}/{row}" for row in range(n)])
 
 
-def _event_time(terms: Terms, contract: Contract, received_at: datetime) -> datetime | None:
-    """When all instances happened, in UTC; None where the contract or the key's first arrival says it."""
+def _event_us(terms: Terms, contract: Contract, received_us: int) -> int | None:
+    """When all instances happened; None where the contract or the key's first arrival says it."""
     if terms.event_time is None:
-        return None if terms.key is not None or contract.event_time else received_at
+        return None if terms.key is not None or contract.event_time else received_us
     if contract.event_time:
         raise InvalidInput(f"the contract takes the event time from the field {contract.event_time}")
     try:
         moment = datetime.fromisoformat(terms.event_time)
         if moment.tzinfo is None:
             raise ValueError
-        return moment.astimezone(UTC)
+        return microseconds(moment)
     except (ValueError, OverflowError):
         raise InvalidInput("event_time is an ISO 8601 instant with zone") from None

@@ -4,14 +4,17 @@
 2. *gather* what waits, oldest first, up to the bound of a batch. Of one key only the first
    request: its repeat goes with a later batch and finds the row. A request whose deadline has
    passed is not scored; it is a row of refusals.
-3. *decode*, *predict* and *book* in a thread. A request with a bad instance is refused whole;
-   if decoding or the model fails on a gathered batch, every request is tried alone, so that none
-   fails for its neighbour.
+3. *decode*, *predict* and *book*. A request with a bad instance is refused whole, if it is answered
+   whole; if decoding or the model fails on a gathered batch, every request is tried alone, so that
+   none fails for its neighbour.
 4. *answer* each caller from its own rows.
+
+Step 3 runs on the event loop while the deployment's batches take less than a millisecond or two: the
+message to the database is sent, and the loop goes on with other requests until the commit is
+confirmed. What takes longer, and whatever would have to wait, runs in a thread.
 
 A second batch is booked beside the first once a full one waits: under load batches grow instead
 of multiplying. Callers share a batch and a commit, nothing else.
-Everything but step 3 runs on the event loop.
 """
 
 from __future__ import annotations
@@ -19,88 +22,36 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from select import POLLOUT
+from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from trueup.contracts.decoding import Decoder
-from trueup.domain.batch import Columns, Decoded, RefusalReason, Source
+from trueup.domain.batch import RefusalReason
+from trueup.doors.inference.asks import (
+    Ask,
+    Booked,
+    Decode,
+    Part,
+    decoded_together,
+    instances_of,
+    own_errors,
+    parts_of,
+    refused_whole,
+)
 from trueup.errors import InstanceErrors, InvalidInput, Overloaded, TimedOut, TrueupError
-from trueup.scoring.service import Instances, Resolved, Response, RowRefusal, Scoring
+from trueup.ports import UnderWay
+from trueup.scoring.service import Begun, Predicted, RowRefusal, Scoring
 from trueup.settings import Limits
 from trueup.telemetry import log
 
+__all__ = ["Ask", "Booked", "Decode", "Gather", "Part"]
+
+FIXED_ROWS = 32
 REFUSALS_S = 0.05  # refusals wait for so long for others
 
-Decode = Callable[[Decoder, Sequence[Any]], Decoded]
 T = TypeVar("T")
-
-
-@dataclass(slots=True, eq=False)
-class Ask:
-    """One caller's ``rows`` instances: ``payload`` as ``decode`` takes it, or ``columns`` that are decoded already.
-
-    Payloads of one ``decode`` and one ``form`` can be decoded together.
-    """
-
-    resolved: Resolved
-    source: Source
-    rows: int
-    received_at: datetime
-    decode: Decode
-    form: Hashable
-    payload: Any
-    columns: Columns | None = None
-    event_time: datetime | None = None  # of all rows; None where the contract or the first arrival says it
-    want_reasons: bool = False
-    deadline: float | None = None  # of time.monotonic
-    parse_us: int = 0
-    waiting_since_ns: int = 0
-    answer: asyncio.Future[Part] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    def goes_with(self, other: Ask) -> bool:
-        """Whether both may be rows of one batch."""
-        return (
-            self.resolved is other.resolved
-            and self.form == other.form
-            and self.decode is other.decode
-            and self.want_reasons == other.want_reasons
-            and (self.event_time is None) == (other.event_time is None)
-        )
-
-
-class Booked:
-    """The response to a whole batch, and what doors make of it once for all of its callers."""
-
-    def __init__(self, response: Response) -> None:
-        self.response = response
-        self._made: dict[str, Any] = {}
-
-    def once(self, name: str, make: Callable[[Response], T]) -> T:
-        """``make`` of the response, made by the first who asks."""
-        if name not in self._made:
-            self._made[name] = make(self.response)
-        made: T = self._made[name]
-        return made
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One caller's rows of a batch."""
-
-    booked: Booked
-    rows: slice
-
-    @property
-    def refused(self) -> list[RowRefusal]:
-        """What of the caller's rows got no answer."""
-        found = self.booked.response.refused
-        return [r for r in found if self.rows.start <= r.row < self.rows.stop] if found else []
 
 
 class Gather:
@@ -125,10 +76,10 @@ class Gather:
             return [await self._one(ask)]
         decoded = await self._in_thread(lambda: ask.decode(ask.resolved.decoder, [ask.payload]))
         if decoded.errors_total:
-            await self._in_thread(lambda: self._refuse_whole(ask, decoded))
+            rows = refused_whole(ask, decoded.errors)
+            await self._in_thread(lambda: self._scoring.refuse(ask.resolved, ask.source, rows, ask.received_at))
             raise InstanceErrors(decoded.errors, decoded.errors_total)
-        pieces = list(_pieces(ask, decoded.columns, self._limits.gathered_rows))
-        return [await self._one(piece) for piece in pieces]
+        return [await self._one(piece) for piece in ask.pieces(decoded.columns, self._limits.gathered_rows)]
 
     async def drain(self) -> None:
         """Waits until nothing waits and nothing is being booked."""
@@ -150,7 +101,8 @@ class Gather:
         ask.waiting_since_ns = time.perf_counter_ns()
         line.waiting.append(ask)
         line.rows += ask.rows
-        self._pump(line)
+        if line.may_start(self._limits):
+            self._pump(line)
         return await ask.answer
 
     def _pump(self, line: _Line) -> None:
@@ -159,13 +111,46 @@ class Gather:
             if not asks:
                 return
             line.in_flight += 1
-            running = asyncio.get_running_loop().run_in_executor(self._threads, self._answers, asks)
-            running.add_done_callback(lambda done, asks=asks: self._done(line, asks, done))  # type: ignore[misc]
+            predicted, begun = self._begun(line, asks)
+            if begun is not None:
+                _watch(begun.under_way, lambda asks=asks, begun=begun: self._booked(line, asks, begun))  # type: ignore[misc]
+            else:
+                self._run(line, asks, lambda asks=asks, p=predicted: self._answers(line, asks, p))  # type: ignore[misc]
 
-    def _done(self, line: _Line, asks: Sequence[Ask], done: asyncio.Future[list[Part | TrueupError]]) -> None:
+    def _begun(self, line: _Line, asks: Sequence[Ask]) -> tuple[Predicted | None, Begun | None]:
+        """Step 3 on the event loop, as far as it goes without waiting."""
+        if not line.pace.fits(sum(ask.rows for ask in asks), self._limits.on_loop_ms):
+            return None, None
+        try:
+            predicted = self._predicted(line, asks)
+            if predicted is None or predicted.refused:
+                return predicted, None
+            return predicted, self._scoring.begin(predicted)
+        except Exception:
+            return None, None  # the thread meets it again, and tells each caller
+
+    def _booked(self, line: _Line, asks: Sequence[Ask], begun: Begun) -> None:
+        if begun.under_way.blocks:
+            self._run(line, asks, lambda: parts_of(asks, Booked(begun.response())))
+            return
+        try:
+            answers: Sequence[Part | BaseException] = parts_of(asks, Booked(begun.response()))
+        except Exception as error:
+            answers = [error] * len(asks)
+        self._done(line, asks, answers)
+
+    def _run(self, line: _Line, asks: Sequence[Ask], work: Callable[[], Sequence[Part | TrueupError]]) -> None:
+        """Step 3, or what is left of it, in a thread."""
+
+        def finished(done: asyncio.Future[Sequence[Part | TrueupError]]) -> None:
+            fault = done.exception()
+            self._done(line, asks, [fault] * len(asks) if fault is not None else done.result())
+
+        asyncio.get_running_loop().run_in_executor(self._threads, work).add_done_callback(finished)
+
+    def _done(self, line: _Line, asks: Sequence[Ask], answers: Sequence[Part | BaseException]) -> None:
+        """Step 4."""
         line.in_flight -= 1
-        fault = done.exception()
-        answers: Sequence[Part | BaseException] = [fault] * len(asks) if fault is not None else done.result()
         for ask, answer in zip(asks, answers, strict=True):
             if ask.answer.done():  # the caller has gone
                 continue
@@ -180,65 +165,44 @@ class Gather:
         if not ask.answer.done():
             ask.answer.set_exception(TimedOut("the deadline passed before the instances were scored"))
 
-    def _answers(self, asks: list[Ask]) -> list[Part | TrueupError]:
+    def _predicted(self, line: _Line, asks: Sequence[Ask]) -> Predicted | None:
+        """All requests decoded and scored together; None where one must be refused whole, or all be tried alone."""
+        began = time.perf_counter_ns()
+        decoded = decoded_together(asks)
+        if decoded.errors_total and any(own_errors(asks, decoded)):
+            return None
+        predicted = self._scoring.predict(asks[0].resolved, instances_of(asks, decoded, began))
+        line.pace.took(decoded.received, time.perf_counter_ns() - began)
+        return predicted if predicted.scored or not len(decoded.rows) or len(asks) == 1 else None
+
+    def _answers(
+        self, line: _Line, asks: Sequence[Ask], predicted: Predicted | None = None
+    ) -> list[Part | TrueupError]:
         """Step 3, in a thread."""
         try:
-            columns, errors = self._decoded(asks)
-            if any(errors):
-                good = [ask for ask, error in zip(asks, errors, strict=True) if error is None]
-                answered = iter(self._answers(good) if good else [])
-                return [next(answered) if error is None else error for error in errors]
-            predicted = self._scoring.predict(asks[0].resolved, _instances(asks, columns))
-            if not predicted.scored and len(asks) > 1:
-                return self._alone(asks)
-            booked = Booked(self._scoring.book(predicted))
+            predicted = predicted or self._predicted(line, asks)
+            if predicted is None:
+                return self._refused_or_alone(line, asks)
+            return [*parts_of(asks, Booked(self._scoring.book(predicted)))]
         except InvalidInput as error:
-            return [error] if len(asks) == 1 else self._alone(asks)
+            return [error] if len(asks) == 1 else self._alone(line, asks)
         except TrueupError as error:
             return [error] * len(asks)
-        ends = np.cumsum([ask.rows for ask in asks]).tolist()
-        return [Part(booked, slice(end - ask.rows, end)) for ask, end in zip(asks, ends, strict=True)]
 
-    def _alone(self, asks: Sequence[Ask]) -> list[Part | TrueupError]:
-        return [answer for ask in asks for answer in self._answers([ask])]
+    def _refused_or_alone(self, line: _Line, asks: Sequence[Ask]) -> list[Part | TrueupError]:
+        """Refuses whole what has a bad instance; where nothing has, the model failed on some request."""
+        errors = own_errors(asks, decoded_together(asks))
+        if not any(errors):
+            return self._alone(line, asks)
+        for ask, error in zip(asks, errors, strict=True):
+            if error is not None:
+                self._scoring.refuse(ask.resolved, ask.source, refused_whole(ask, error.errors), ask.received_at)
+        good = [ask for ask, error in zip(asks, errors, strict=True) if error is None]
+        answered = iter(self._answers(line, good) if good else [])
+        return [next(answered) if error is None else error for error in errors]
 
-    def _decoded(self, asks: Sequence[Ask]) -> tuple[Columns, list[InstanceErrors | None]]:
-        """All instances, and each request's own errors. Raises InvalidInput when decoding together is impossible."""
-        first = asks[0]
-        if first.columns is not None:
-            return Columns.joined([ask.columns for ask in asks if ask.columns is not None]), [None] * len(asks)
-        decoded = first.decode(first.resolved.decoder, [ask.payload for ask in asks])
-        if not decoded.errors_total:
-            return decoded.columns, [None] * len(asks)
-        if decoded.errors_total > len(decoded.errors) and len(asks) > 1:
-            raise InvalidInput("more errors than are told apart")
-        errors: list[InstanceErrors | None] = []
-        start = 0
-        for ask in asks:
-            rows = range(start, start + ask.rows)
-            own = tuple(replace(e, row=e.row - start) for e in decoded.errors if e.row in rows)
-            if own:
-                bad = {e.row for e in own}
-                good = np.array([row for row in range(ask.rows) if row not in bad], np.intp)
-                total = decoded.errors_total if len(asks) == 1 else len(own)
-                self._refuse_whole(ask, Decoded(decoded.columns, good, ask.rows, own, total))
-            errors.append(InstanceErrors(own, total) if own else None)
-            start += ask.rows
-        return decoded.columns, errors
-
-    def _refuse_whole(self, ask: Ask, decoded: Decoded) -> None:
-        """Books the refusal of every instance: bad ones by the contract, the others with their request."""
-        named: dict[int, list[str]] = {}
-        for error in decoded.errors:
-            named.setdefault(error.row, []).append(f"{error.field}: {error.code}")
-        good = set(decoded.rows.tolist())
-        rows = [
-            RowRefusal(row, RefusalReason.REQUEST, "another instance of the request breaks the contract")
-            if row in good
-            else RowRefusal(row, RefusalReason.CONTRACT, ", ".join(named.get(row, ["more field errors"])[:20]))
-            for row in range(ask.rows)
-        ]
-        self._scoring.refuse(ask.resolved, ask.source, rows, ask.received_at)
+    def _alone(self, line: _Line, asks: Sequence[Ask]) -> list[Part | TrueupError]:
+        return [answer for ask in asks for answer in self._answers(line, [ask])]
 
     def _refuse(self, ask: Ask, reason: RefusalReason) -> None:
         """Has the refusal booked, soon, with others; the oldest are only counted where too many wait."""
@@ -263,10 +227,52 @@ class Gather:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
 
+def _watch(under_way: UnderWay, ended: Callable[[], None]) -> None:
+    """Goes on with a booking whenever the database has something to say; ``ended`` when it has ended."""
+    loop = asyncio.get_running_loop()
+    fileno, writing = under_way.fileno, False
+
+    def ready() -> None:
+        nonlocal writing
+        wanted = under_way.advance()
+        if bool(wanted & POLLOUT) != writing:
+            writing = not writing
+            if writing:
+                loop.add_writer(fileno, ready)
+            else:
+                loop.remove_writer(fileno)
+        if not wanted:
+            loop.remove_reader(fileno)
+            ended()
+
+    if not under_way.wanted:
+        ended()
+        return
+    loop.add_reader(fileno, ready)
+    if under_way.wanted & POLLOUT:
+        writing = True
+        loop.add_writer(fileno, ready)
+
+
 _WHY = {
     RefusalReason.OVERLOADED: "too many instances waited",
     RefusalReason.TIMED_OUT: "the deadline passed while waiting",
 }
+
+
+@dataclass(slots=True)
+class _Pace:
+    """How long decoding and predicting take: ``row_ns`` for a row, as if a batch were ``FIXED_ROWS`` rows longer."""
+
+    row_ns: float = 1e6  # unknown: as if it were slow
+
+    def took(self, rows: int, ns: int) -> None:
+        """Learns from a batch."""
+        self.row_ns += 0.2 * (ns / (rows + FIXED_ROWS) - self.row_ns)
+
+    def fits(self, rows: int, most_ms: float) -> bool:
+        """Whether so many rows are done within ``most_ms`` milliseconds."""
+        return (rows + FIXED_ROWS) * self.row_ns <= most_ms * 1e6
 
 
 @dataclass(slots=True)
@@ -276,6 +282,7 @@ class _Line:
     waiting: deque[Ask] = field(default_factory=deque)
     rows: int = 0
     in_flight: int = 0
+    pace: _Pace = field(default_factory=_Pace)
 
     def may_start(self, limits: Limits) -> bool:
         """The first batch at once; a further one when a full one waits."""
@@ -303,47 +310,3 @@ class _Line:
         self.waiting.extendleft(reversed(left))
         self.rows -= rows
         return chosen
-
-
-def _instances(asks: Sequence[Ask], columns: Columns) -> Instances:
-    """All rows of the batch, each with its own arrival, waiting time and group."""
-    now = time.perf_counter_ns()
-    n, first = len(columns), asks[0]
-    lengths = [ask.rows for ask in asks]
-    waited = [(a.parse_us, 0, (now - a.waiting_since_ns) // 1000, 0) for a in asks]
-    steps = np.minimum(np.array(waited), np.iinfo(np.int32).max).astype(np.int32)
-    arrived = _moments([a.received_at for a in asks])
-    source = first.source
-    if len(asks) > 1:
-        source = Source(source.channel, source.name, [key for ask in asks for key in ask.source.keys])
-    happened = None if first.event_time is None else _moments([a.event_time or a.received_at for a in asks])
-    each = n == len(asks)  # one row a caller: nothing to repeat
-    return Instances(
-        decoded=Decoded(columns, np.arange(n), n),
-        source=source,
-        received_at=arrived if each else np.repeat(arrived, lengths),
-        steps_us=steps if each else np.repeat(steps, lengths, axis=0),
-        event_time=happened if happened is None or each else np.repeat(happened, lengths),
-        groups=None if each else np.repeat(np.arange(len(asks)), lengths),
-        want_reasons=first.want_reasons,
-    )
-
-
-def _moments(moments: Sequence[datetime]) -> NDArray[np.datetime64]:
-    return np.array([moment.replace(tzinfo=None) for moment in moments], "datetime64[us]")  # all are UTC
-
-
-def _pieces(ask: Ask, columns: Columns, bound: int) -> Iterator[Ask]:
-    """The request in parts of at most ``bound`` rows."""
-    for start in range(0, ask.rows, bound):
-        rows = slice(start, start + bound)
-        part = columns.take(rows)
-        yield replace(
-            ask,
-            rows=len(part),
-            form="columns",
-            payload=None,
-            columns=part,
-            source=replace(ask.source, keys=ask.source.keys[rows]),
-            answer=asyncio.get_running_loop().create_future(),
-        )

@@ -29,6 +29,7 @@ from trueup.telemetry import log
 
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?/?\Z")
 _REPOSITORY = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)\Z")
+_PLAIN = (b"", b"identity")
 _Handler = Callable[["Request"], Awaitable[Reply]]
 
 
@@ -55,6 +56,14 @@ class Front:
         self._in_flight = 0
         self._bodies = Bodies(BODIES_AT_ONCE * self._limits.body_bytes)
         self._inference: Inference | None = None
+        self._rest: RestInference | None = None
+        self._plain: dict[str, _Handler] = {
+            "/v2": self._server,
+            "/v2/": self._server,
+            "/v2/health/live": self._live,
+            "/v2/health/ready": self._ready,
+            "/v2/models": self._models,
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -66,7 +75,9 @@ class Front:
             reply = await self._reply(scope["method"], scope["path"], headers, receive)
         except ClientGone:
             return
-        await send_reply(send, packed(reply, headers.get(b"accept-encoding", b"")), head=scope["method"] == "HEAD")
+        if b"accept-encoding" in headers:
+            packed(reply, headers[b"accept-encoding"])
+        await send_reply(send, reply, head=scope["method"] == "HEAD")
 
     async def drain(self) -> None:
         """Waits until every accepted request is answered and booked."""
@@ -80,11 +91,8 @@ class Front:
         """The handlers, with a gatherer of the running event loop."""
         if self._inference is None:
             self._inference = Inference(self._services, Gather(self._services.scoring, self._limits))
+            self._rest = RestInference(self._inference)
         return self._inference
-
-    @property
-    def _rest(self) -> RestInference:
-        return RestInference(self.inference)
 
     async def _reply(self, method: str, path: str, headers: dict[bytes, bytes], receive: Receive) -> Reply:
         request = Request(headers, receive)
@@ -103,15 +111,8 @@ class Front:
             return errors.unexpected()
 
     def _route(self, path: str, request: Request) -> tuple[_Handler, tuple[str, ...]]:
-        plain = {
-            "/v2": self._server,
-            "/v2/": self._server,
-            "/v2/health/live": self._live,
-            "/v2/health/ready": self._ready,
-            "/v2/models": self._models,
-        }
-        if path in plain:
-            return plain[path], ("GET", "HEAD")
+        if path in self._plain:
+            return self._plain[path], ("GET", "HEAD")
         if path == "/v2/repository/index":
             return self._index, ("POST",)
         found = _MODEL.match(path)
@@ -143,9 +144,10 @@ class Front:
                 None if length is None else int(length),
                 None if key is None else key.decode("latin-1"),
             )
+            rest = self._rest or RestInference(self.inference)
             self._bodies.take(len(body))
             try:
-                return await self._rest.infer(call, body)
+                return await rest.infer(call, body)
             finally:
                 self._bodies.give(len(body))
         finally:
@@ -153,12 +155,8 @@ class Front:
 
     async def _body(self, request: Request) -> bytes:
         body = await read_body(request.receive, request.headers, self._limits.body_bytes, self._bodies)
-        encoding = request.headers.get(b"content-encoding", b"identity")
-        return (
-            body
-            if not body or encoding.lower() in (b"identity", b"")
-            else unpacked(body, encoding, self._limits.body_bytes)
-        )
+        encoding = request.headers.get(b"content-encoding", b"").lower()
+        return unpacked(body, encoding, self._limits.body_bytes) if body and encoding not in _PLAIN else body
 
     async def _allow(self, request: Request, permission: Permission) -> None:
         """Raises Unauthenticated, Forbidden."""

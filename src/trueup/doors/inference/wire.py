@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from dataclasses import dataclass, field
+from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -29,12 +30,13 @@ class Reply:
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
+class ClientGone(Exception):
+    """The caller hung up before its request was whole."""
+
+
 def headers_of(scope: Scope) -> dict[bytes, bytes]:
     """Header values by lower-case name; of a repeated name the first."""
-    found: dict[bytes, bytes] = {}
-    for name, value in scope["headers"]:
-        found.setdefault(name, value)
-    return found
+    return dict(scope["headers"][::-1])
 
 
 class Bodies:
@@ -56,50 +58,54 @@ class Bodies:
 
 
 async def read_body(receive: Receive, headers: dict[bytes, bytes], most: int, bodies: Bodies) -> bytes:
-    """The whole body as it was sent. Raises BodyTooLarge as soon as it is, BodyTooSlow, Overloaded."""
+    """The whole body as it was sent. Raises BodyTooLarge as soon as it is, BodyTooSlow, Overloaded, ClientGone."""
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > most:
         raise _too_large(most)
-    message = await _first(receive)
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        if len(body) > most:
-            raise _too_large(most)
-        return body
-    chunks, held = [body], 0
+    # asyncio.timeout does the same for many cases; this is a third of its price, on every request.
+    reading, late = asyncio.current_task(), []  # type: ignore[var-annotated]
+    assert reading is not None
+    timer = asyncio.get_running_loop().call_later(BODY_READ_S, _stop, reading, late)
     try:
-        bodies.take(len(body))
-        held = len(body)
-        async with asyncio.timeout(BODY_READ_S):
-            while message.get("more_body", False):
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                chunks.append(message.get("body", b""))
-                bodies.take(len(chunks[-1]))
-                held += len(chunks[-1])
-                if held > most:
-                    raise _too_large(most)
-    except TimeoutError:
-        raise BodyTooSlow(f"the body did not arrive within {BODY_READ_S:.0f} s") from None
+        message = await receive()
+        if not message.get("more_body", False) and message["type"] == "http.request":
+            body: bytes = message.get("body", b"")
+            if len(body) > most:
+                raise _too_large(most)
+            return body
+        return await _pieces(message, receive, most, bodies)
+    except asyncio.CancelledError:
+        if late and not reading.uncancel():
+            raise BodyTooSlow(f"the body did not arrive within {BODY_READ_S:.0f} s") from None
+        raise
+    finally:
+        timer.cancel()
+
+
+async def _pieces(message: Message, receive: Receive, most: int, bodies: Bodies) -> bytes:
+    """A body that comes in several messages, of which ``message`` is the first."""
+    chunks: list[bytes] = []
+    held = 0
+    try:
+        while True:
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunk = message.get("body", b"")
+            bodies.take(len(chunk))
+            chunks.append(chunk)
+            held += len(chunk)
+            if held > most:
+                raise _too_large(most)
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+            message = await receive()
     finally:
         bodies.give(held)
-    return b"".join(chunks)
 
 
-class ClientGone(Exception):
-    """The caller hung up before its request was whole."""
-
-
-async def _first(receive: Receive) -> Message:
-    try:
-        async with asyncio.timeout(BODY_READ_S):
-            message = await receive()
-    except TimeoutError:
-        raise BodyTooSlow(f"the body did not arrive within {BODY_READ_S:.0f} s") from None
-    if message["type"] == "http.disconnect":
-        raise ClientGone
-    return message
+def _stop(reading: asyncio.Task[Any], late: list[bool]) -> None:
+    late.append(True)
+    reading.cancel()
 
 
 def unpacked(body: bytes, encoding: bytes, most: int) -> bytes:
@@ -135,9 +141,12 @@ def packed(reply: Reply, accepted: bytes) -> Reply:
 
 async def send_reply(send: Send, reply: Reply, *, head: bool = False) -> None:
     """Sends it; for HEAD without its body."""
-    headers = [*SECURITY, *reply.headers, (b"content-length", str(len(reply.body)).encode())]
-    if not any(name == b"content-type" for name, _ in reply.headers):
-        headers.append(JSON)
+    length = (b"content-length", str(len(reply.body)).encode())
+    if not reply.headers:
+        headers = [*SECURITY, JSON, length]
+    else:
+        kind = () if any(name == b"content-type" for name, _ in reply.headers) else (JSON,)
+        headers = [*SECURITY, *kind, *reply.headers, length]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head else reply.body})
 

@@ -9,6 +9,7 @@ import msgspec
 
 from trueup.domain.batch import Channel
 from trueup.domain.contract import Contract
+from trueup.doors.api.edge import more_than
 from trueup.doors.inference.asking import Arrival, Inference, parameter, terms_of
 from trueup.doors.inference.gather import Part
 from trueup.doors.inference.oip import tensors
@@ -16,6 +17,8 @@ from trueup.doors.inference.oip.schemas import (
     InferRequest,
     InferResponse,
     InputTensor,
+    NestedRequest,
+    NestedTensor,
     OutputTensor,
     TensorMetadata,
 )
@@ -24,10 +27,14 @@ from trueup.errors import InvalidInput
 from trueup.scoring.service import Resolved
 
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
+AnyRequest = InferRequest | NestedRequest
+COUNTED_FROM = 64 * 2**10  # bytes: what is shorter cannot hold many elements
+FURTHER = 10_000  # values of a request beside its elements
 _REQUEST = msgspec.json.Decoder(InferRequest)
+_NESTED = msgspec.json.Decoder(NestedRequest)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """What a request says beside its tensors."""
 
@@ -47,11 +54,11 @@ class RestInference:
         """One inference request over REST, JSON or binary."""
         arrival = Arrival.now()
         resolved = await self._inference.resolved(call.model, call.version)
-        request, raw, single = _parsed(call, body, resolved.contract)
+        request, raw, single = _parsed(call, body, resolved.contract, self._inference.limits.request_rows)
         inputs = tensors.checked(request.inputs, raw, self._inference.limits.request_rows)
         parameters = request.parameters if isinstance(request.parameters, dict) else {}
         terms = terms_of(Channel.REST, parameters, key=call.key)
-        wanted = _wanted(request, resolved.contract, binary=single)
+        wanted = _wanted(request, resolved, binary=single)
         parts = await self._inference.score(
             resolved,
             terms,
@@ -61,25 +68,41 @@ class RestInference:
             payload=inputs,
             arrival=arrival,
         )
+        if wanted is None and inputs.rows == 1 and tensors.mapping(resolved).flat:
+            return _encoded_row(request, resolved, parts[0])
         return _encoded(request, resolved, wanted, parts)
 
 
-def _parsed(call: Call, body: bytes, contract: Contract) -> tuple[InferRequest, Sequence[memoryview | None], bool]:
+def _parsed(
+    call: Call, body: bytes, contract: Contract, most_rows: int
+) -> tuple[AnyRequest, Sequence[memoryview | None], bool]:
     """The request's JSON, each tensor's bytes, and whether it is the form of one raw input."""
     if call.header_bytes == 0:
         return _single_raw(contract, body), [memoryview(body)], True
     length = len(body) if call.header_bytes is None else call.header_bytes
     if not 0 < length <= len(body):
         raise InvalidInput("the length of the JSON header does not fit the body")
+    document = memoryview(body)[:length]
+    most = most_rows * 2 * len(contract.fields) + FURTHER  # a field's elements and its .is_null
+    if length > COUNTED_FROM and more_than(bytes(document), b",", most):
+        raise InvalidInput("the request has more elements than its instances can have")
+    request = _read(document)
+    return request, _binary(request.inputs, memoryview(body)[length:]), False
+
+
+def _read(document: memoryview) -> AnyRequest:
+    """The JSON of a request. Raises InvalidInput."""
     try:
-        request = _REQUEST.decode(memoryview(body)[:length])
+        try:
+            return _REQUEST.decode(document)
+        except msgspec.ValidationError:
+            return _NESTED.decode(document)
     except msgspec.ValidationError as error:
         raise InvalidInput(f"the request does not fit the protocol: {_place(error)}") from None
     except (msgspec.DecodeError, UnicodeError, ValueError):
         raise InvalidInput("the body is not valid JSON") from None
     except RecursionError:
         raise InvalidInput("the body is nested too deeply") from None
-    return request, _binary(request.inputs, memoryview(body)[length:]), False
 
 
 def _single_raw(contract: Contract, body: bytes) -> InferRequest:
@@ -90,19 +113,18 @@ def _single_raw(contract: Contract, body: bytes) -> InferRequest:
     return InferRequest([InputTensor(inputs[0].name, [1], inputs[0].datatype)])
 
 
-def _binary(inputs: Sequence[InputTensor], data: memoryview) -> list[memoryview | None]:
+def _binary(inputs: Sequence[InputTensor | NestedTensor], data: memoryview) -> Sequence[memoryview | None]:
     """Each tensor's bytes; together they end where the body ends."""
     found: list[memoryview | None] = []
     at = 0
     for tensor in inputs:
-        parameters = tensor.parameters if isinstance(tensor.parameters, dict) else {}
-        size = parameters.get("binary_data_size")
+        size = tensor.parameters.get("binary_data_size") if isinstance(tensor.parameters, dict) else None
         if size is None:
             found.append(None)
             continue
         if isinstance(size, bool) or not isinstance(size, int) or size < 0 or at + size > len(data):
             raise InvalidInput("binary_data_size does not fit the body")
-        if isinstance(tensor.data, msgspec.Raw):
+        if tensor.data is not msgspec.UNSET:
             raise InvalidInput("an input has its data both in the JSON and behind it")
         found.append(data[at : at + size])
         at += size
@@ -111,13 +133,16 @@ def _binary(inputs: Sequence[InputTensor], data: memoryview) -> list[memoryview 
     return found
 
 
-def _wanted(request: InferRequest, contract: Contract, *, binary: bool) -> list[tuple[TensorMetadata, bool]]:
-    """The outputs to send, and whether each is sent as bytes. Raises InvalidInput for one that the model has not."""
-    about = {output.name: output for output in tensors.outputs_of(contract)}
+def _wanted(request: AnyRequest, resolved: Resolved, *, binary: bool) -> list[tuple[TensorMetadata, bool]] | None:
+    """The outputs to send, and whether each is sent as bytes; None for all of them as JSON.
+
+    Raises InvalidInput for an output that the model has not.
+    """
     parameters = request.parameters if isinstance(request.parameters, dict) else {}
     all_binary = binary or parameter(parameters, "binary_data_output", bool) is True
     if not isinstance(request.outputs, list):
-        return [(output, all_binary) for output in about.values()]
+        return [(output, True) for output in tensors.mapping(resolved).outputs] if all_binary else None
+    about = {output.name: output for output in tensors.mapping(resolved).outputs}
     found = []
     for output in request.outputs:
         if output.name not in about:
@@ -127,12 +152,25 @@ def _wanted(request: InferRequest, contract: Contract, *, binary: bool) -> list[
     return found
 
 
+def _encoded_row(request: AnyRequest, resolved: Resolved, part: Part) -> Reply:
+    """One row with all of its outputs as JSON; the rows of a batch are written at once, by the first who asks."""
+    head, rows = part.booked.once("oip rows", lambda response: tensors.written(resolved, response))
+    row, repeated = rows[part.rows.start]
+    body = head + row + repeated
+    if request.id is not msgspec.UNSET:
+        body += b',"id":' + msgspec.json.encode(request.id)
+    return Reply(200, body + b"}")
+
+
 def _encoded(
-    request: InferRequest, resolved: Resolved, wanted: Sequence[tuple[TensorMetadata, bool]], parts: Sequence[Part]
+    request: AnyRequest,
+    resolved: Resolved,
+    wanted: Sequence[tuple[TensorMetadata, bool]] | None,
+    parts: Sequence[Part],
 ) -> Reply:
-    made = [part.booked.once("oip", lambda response: tensors.answered(resolved.contract, response)) for part in parts]
+    made = [part.booked.once("oip", lambda response: tensors.answered(resolved, response)) for part in parts]
     outputs, tails = [], []
-    for about, binary in wanted:
+    for about, binary in wanted or [(output, False) for output in tensors.mapping(resolved).outputs]:
         values = made[0][about.name][parts[0].rows]
         for more, part in zip(made[1:], parts[1:], strict=True):
             values = values + more[about.name][part.rows]
@@ -146,14 +184,9 @@ def _encoded(
             output.data = tensors.json_data(values)
         outputs.append(output)
     repeated = sum(part.booked.response.receipt.booked[part.rows].tolist().count(1) for part in parts)
+    version = resolved.champion.version.version
     head = msgspec.json.encode(
-        InferResponse(
-            resolved.deployment.name,
-            resolved.champion.version.version,
-            outputs,
-            request.id,
-            {"repeated": repeated},
-        )
+        InferResponse(resolved.deployment.name, version, outputs, request.id, {"repeated": repeated})
     )
     if not tails:
         return Reply(200, head)

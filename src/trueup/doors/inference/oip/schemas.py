@@ -10,8 +10,21 @@ Parameter = str | int | float | bool
 Parameters = dict[str, Parameter]
 
 
+Scalar = int | float | str | bool | None
+
+
 class InputTensor(msgspec.Struct, gc=False):
-    """One input as sent. ``data`` is left unread until name, datatype and shape are known to fit."""
+    """One input as sent; ``data`` flat and row-major."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Scalar] | msgspec.UnsetType = msgspec.UNSET
+    parameters: Parameters | msgspec.UnsetType = msgspec.UNSET
+
+
+class NestedTensor(msgspec.Struct, gc=False):
+    """The same with data that is left unread until the shape is known to fit."""
 
     name: str
     shape: list[int]
@@ -31,6 +44,15 @@ class InferRequest(msgspec.Struct, gc=False):
     """An inference request, or the JSON in front of its binary tensors."""
 
     inputs: list[InputTensor]
+    id: str | msgspec.UnsetType = msgspec.UNSET
+    parameters: Parameters | msgspec.UnsetType = msgspec.UNSET
+    outputs: list[RequestedOutput] | msgspec.UnsetType = msgspec.UNSET
+
+
+class NestedRequest(msgspec.Struct, gc=False):
+    """The same where some tensor's data is nested."""
+
+    inputs: list[NestedTensor]
     id: str | msgspec.UnsetType = msgspec.UNSET
     parameters: Parameters | msgspec.UnsetType = msgspec.UNSET
     outputs: list[RequestedOutput] | msgspec.UnsetType = msgspec.UNSET

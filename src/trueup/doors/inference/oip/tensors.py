@@ -24,20 +24,21 @@ tensor is no float64 field.
 from __future__ import annotations
 
 import math
-import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from trueup.contracts.decoding import Decoder
-from trueup.domain.batch import Decoded
-from trueup.domain.contract import Contract, Field, FieldType, OutputKind
-from trueup.doors.inference.oip.schemas import InputTensor, ModelMetadata, TensorMetadata
+from trueup.domain.batch import Booked, Decoded
+from trueup.domain.contract import Contract, FieldType, OutputKind
+from trueup.doors.inference.oip.schemas import InputTensor, ModelMetadata, NestedTensor, Scalar, TensorMetadata
 from trueup.errors import InvalidInput
 from trueup.scoring.service import Resolved, Response
 
@@ -58,20 +59,18 @@ NUMPY: dict[str, str] = {
     **{f"FP{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)},
 }
 _INTEGER_RANGE = {n: (np.iinfo(k).min, np.iinfo(k).max) for n, k in NUMPY.items() if "INT" in n}
-_FLAT: dict[str, Any] = {
-    "FP": msgspec.json.Decoder(list[float | None]),
-    "INT": msgspec.json.Decoder(list[int | None]),
-    "BOOL": msgspec.json.Decoder(list[bool | None]),
-    "BYTES": msgspec.json.Decoder(list[str | None]),
+_FLAT = msgspec.json.Decoder(list[Scalar])
+_NESTED = msgspec.json.Decoder(list[list[Scalar]])
+_KINDS: dict[str, frozenset[type]] = {
+    "BOOL": frozenset({bool, NoneType}),
+    "BYTES": frozenset({str, NoneType}),
+    **{
+        name: frozenset({int, NoneType} if "INT" in name else {int, float, NoneType})
+        for name in NUMPY
+        if name != "BOOL"
+    },
 }
-_NESTED: dict[str, Any] = {
-    "FP": msgspec.json.Decoder(list[list[float | None]]),
-    "INT": msgspec.json.Decoder(list[list[int | None]]),
-    "BOOL": msgspec.json.Decoder(list[list[bool | None]]),
-    "BYTES": msgspec.json.Decoder(list[list[str | None]]),
-}
-_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_NUMBERS = msgspec.json.Decoder(list[float])
+encode = msgspec.json.Encoder().encode
 
 
 def metadata(resolved: Resolved) -> ModelMetadata:
@@ -111,9 +110,36 @@ def outputs_of(contract: Contract) -> list[TensorMetadata]:
     return found
 
 
+class Mapping:
+    """What a contract looks like in tensors, made once for each revision of a deployment."""
+
+    def __init__(self, contract: Contract) -> None:
+        self.outputs = outputs_of(contract)
+        self.doubles = frozenset(f.name for f in contract.features if f.type is FieldType.FLOAT64)
+        self.taken = {f.name: _TAKEN.get(f.type, _BYTES) for f in contract.fields}
+        self.flat = all(len(output.shape) == 1 for output in self.outputs)
+        heads = [f'{{"name":"{o.name}","datatype":"{o.datatype}","shape":[1],"data":[%b]}}' for o in self.outputs]
+        self.row = f"[{','.join(heads)}]".encode()
+
+
+_MAPPINGS: WeakKeyDictionary[Decoder, Mapping] = WeakKeyDictionary()
+
+
+def mapping(resolved: Resolved) -> Mapping:
+    """The mapping of a loaded revision."""
+    return _mapping(resolved.decoder)
+
+
+def _mapping(decoder: Decoder) -> Mapping:
+    found = _MAPPINGS.get(decoder)
+    if found is None:
+        found = _MAPPINGS[decoder] = Mapping(decoder.contract)
+    return found
+
+
 @dataclass(slots=True)
 class Inputs:
-    """The inputs of one request, their shapes checked; ``raw`` has each tensor's bytes, None where it is JSON."""
+    """The inputs of one request, their shapes checked; ``raw`` has each tensor's bytes, None where it is data."""
 
     tensors: Sequence[InputTensor]
     raw: Sequence[memoryview | None]
@@ -125,18 +151,39 @@ class Inputs:
         return tuple((t.name, t.datatype, r is None) for t, r in zip(self.tensors, self.raw, strict=True))
 
 
-def checked(tensors: Sequence[InputTensor], raw: Sequence[memoryview | None], most: int) -> Inputs:
+def checked(tensors: Sequence[InputTensor | NestedTensor], raw: Sequence[memoryview | None], most: int) -> Inputs:
     """The inputs, if their shapes agree. Raises InvalidInput."""
-    n = None
+    n = -1
     for tensor in tensors:
         rows = _rows(tensor, most)
-        if n is None:
+        if rows != n:
+            if n >= 0:
+                raise InvalidInput("the inputs differ in their number of rows")
             n = rows
-        elif rows != n:
-            raise InvalidInput("the inputs differ in their number of rows")
-    if n is None:
+    if n < 0:
         raise InvalidInput("a request has at least one input")
-    return Inputs(tensors, raw, n)
+    return Inputs([t if type(t) is InputTensor else _flat(t) for t in tensors], raw, n)  # type: ignore[arg-type]
+
+
+def _flat(tensor: NestedTensor) -> InputTensor:
+    """The tensor with its data in a row, if it is nested as its shape says."""
+    data = msgspec.UNSET if isinstance(tensor.data, msgspec.UnsetType) else _elements(tensor.data, tensor.shape)
+    return InputTensor(tensor.name, tensor.shape, tensor.datatype, data, tensor.parameters)
+
+
+def _elements(data: msgspec.Raw, shape: Sequence[int]) -> list[Scalar]:
+    try:
+        flat: list[Scalar] = _FLAT.decode(data)
+        return flat
+    except (msgspec.ValidationError, ValueError):
+        pass
+    try:
+        nested: list[list[Scalar]] = _NESTED.decode(data)
+    except (msgspec.ValidationError, ValueError):
+        raise InvalidInput("an input's data does not fit its datatype") from None
+    if len(shape) != 2 or any(len(row) != shape[1] for row in nested):
+        raise InvalidInput("an input's data is nested otherwise than its shape")
+    return [value for row in nested for value in row]
 
 
 def decoded(decoder: Decoder, requests: Sequence[Inputs]) -> Decoded:
@@ -144,24 +191,21 @@ def decoded(decoder: Decoder, requests: Sequence[Inputs]) -> Decoded:
 
     Raises InvalidInput when tensors do not fit their shapes or the contract's fields.
     """
-    contract = decoder.contract
-    by_name = contract.by_name
-    rows = sum(request.rows for request in requests)
+    about = _mapping(decoder)
     columns: dict[str, Any] = {}
     matrix = None
     nulls: dict[str, NDArray[np.bool_]] = {}
     for place, tensor in enumerate(requests[0].tensors):
         name = tensor.name
-        parts = [(request.tensors[place], request.raw[place], request.rows) for request in requests]
-        if name in by_name:
+        if name in about.taken:
             _once(name in columns)
-            columns[name] = _joined([_column(*part, _TAKEN.get(by_name[name].type, _BYTES)) for part in parts])
+            columns[name] = _column(requests, place, about.taken[name])
         elif name == MATRIX:
             _once(matrix is not None)
-            matrix = _matrix(contract, parts, rows)
-        elif name.endswith(IS_NULL) and name.removesuffix(IS_NULL) in by_name:
-            _once(name in nulls)
-            mask = _joined([_column(*part, ("BOOL",)) for part in parts])
+            matrix = _matrix(requests, place, len(about.doubles))
+        elif name.endswith(IS_NULL) and name.removesuffix(IS_NULL) in about.taken:
+            _once(name.removesuffix(IS_NULL) in nulls)
+            mask = _column(requests, place, ("BOOL",))
             if not isinstance(mask, np.ndarray):
                 raise InvalidInput("an .is_null input has no nulls itself")
             nulls[name.removesuffix(IS_NULL)] = mask
@@ -173,8 +217,82 @@ def decoded(decoder: Decoder, requests: Sequence[Inputs]) -> Decoded:
         columns[name] = [None if gone else value for gone, value in zip(mask, _listed(columns[name]), strict=True)]
     if matrix is None:
         return decoder.columns(columns)
-    _once(any(f.name in columns for f in _doubles(contract)))
+    _once(not about.doubles.isdisjoint(columns))
     return decoder.matrix(matrix, columns)
+
+
+def _once(again: bool) -> None:
+    if again:
+        raise InvalidInput("an input is given twice")
+
+
+def _rows(tensor: InputTensor | NestedTensor, most: int) -> int:
+    """The tensor's rows, its shape checked before anything is allocated or multiplied."""
+    shape = tensor.shape
+    if not 1 <= len(shape) <= 2 or min(shape) < 0:
+        raise InvalidInput("an input's shape must be [rows] or [rows, columns], neither negative")
+    if shape[0] > most:
+        raise InvalidInput(f"a request may have at most {most} instances", next_step="send smaller batches")
+    if len(shape) == 2 and shape[1] != 1 and tensor.name != MATRIX:
+        raise InvalidInput("a field's input has one column", next_step=f"use the input {MATRIX} for a matrix")
+    return shape[0]
+
+
+def _column(requests: Sequence[Inputs], place: int, taken: Sequence[str]) -> Any:
+    """One field's values of all requests: an array, or a list where they are texts or some are null."""
+    datatype = requests[0].tensors[place].datatype
+    if datatype not in taken:
+        raise InvalidInput(f"an input's datatype does not fit its field: {' or '.join(taken)} is expected")
+    if requests[0].raw[place] is not None:
+        return _joined([_unpacked(datatype, r.raw[place], r.rows) for r in requests])
+    values, kinds = _values(requests, place, datatype, 1)
+    if datatype == "BYTES" or NoneType in kinds:
+        return values
+    if "INT" in datatype and values:
+        low, high = _INTEGER_RANGE[datatype]
+        if min(values) < low or max(values) > high:
+            raise InvalidInput("an element lies outside of its tensor's datatype")
+    try:
+        return np.array(values, NUMPY[datatype] if datatype in ("BOOL", "FP64") else None)
+    except OverflowError:  # an integer beyond every double
+        raise InvalidInput("an input's data does not fit its datatype") from None
+
+
+def _values(requests: Sequence[Inputs], place: int, datatype: str, width: int) -> tuple[list[Any], set[type]]:
+    """The elements of all requests, each one's own counted, and of which types they are."""
+    if datatype == "FP16":
+        raise InvalidInput("FP16 cannot be sent as JSON", next_step="send it binary, or as FP32")
+    values: list[Any] = []
+    for request in requests:
+        data = request.tensors[place].data
+        if not isinstance(data, list):
+            raise InvalidInput("an input has no data")
+        if len(data) != request.rows * width:
+            raise InvalidInput("an input's data does not fill its shape")
+        values += data
+    kinds = set(map(type, values))
+    if not kinds <= _KINDS[datatype]:
+        raise InvalidInput("an input's data does not fit its datatype")
+    return values, kinds
+
+
+def _matrix(requests: Sequence[Inputs], place: int, width: int) -> NDArray[np.float64]:
+    tensors = [request.tensors[place] for request in requests]
+    if any(len(tensor.shape) != 2 or tensor.shape[1] != width for tensor in tensors):
+        raise InvalidInput(f"{MATRIX} has one column for each of the {width} float64 features")
+    datatype = tensors[0].datatype
+    if datatype not in _FLOATS:
+        raise InvalidInput(f"{MATRIX} is {' or '.join(_FLOATS)}")
+    if requests[0].raw[place] is not None:
+        block = np.concatenate([_unpacked(datatype, r.raw[place], r.rows * width) for r in requests])
+        return block.reshape(-1, width)
+    values, kinds = _values(requests, place, datatype, width)
+    if NoneType in kinds:
+        raise InvalidInput(f"{MATRIX} has no nulls in JSON", next_step="send the fields as inputs")
+    try:
+        return np.array(values, np.float64).reshape(-1, width)
+    except OverflowError:  # an integer beyond every double
+        raise InvalidInput("an input's data does not fit its datatype") from None
 
 
 def _joined(parts: Sequence[Any]) -> Any:
@@ -185,125 +303,9 @@ def _joined(parts: Sequence[Any]) -> Any:
     return [value for part in parts for value in _listed(part)]
 
 
-def _doubles(contract: Contract) -> list[Field]:
-    return [f for f in contract.features if f.type is FieldType.FLOAT64]
-
-
-def _once(again: bool) -> None:
-    if again:
-        raise InvalidInput("an input is given twice")
-
-
-def _rows(tensor: InputTensor, most: int) -> int:
-    """The tensor's rows, its shape checked before anything is allocated or multiplied."""
-    shape = tensor.shape
-    if not 1 <= len(shape) <= 2 or any(d < 0 for d in shape):
-        raise InvalidInput("an input's shape must be [rows] or [rows, columns], neither negative")
-    if shape[0] > most:
-        raise InvalidInput(f"a request may have at most {most} instances", next_step="send smaller batches")
-    if tensor.name != MATRIX and len(shape) == 2 and shape[1] != 1:
-        raise InvalidInput("a field's input has one column", next_step=f"use the input {MATRIX} for a matrix")
-    return shape[0]
-
-
-def _column(tensor: InputTensor, raw: memoryview | None, rows: int, taken: Sequence[str]) -> Any:
-    if tensor.datatype not in taken:
-        raise InvalidInput(f"an input's datatype does not fit its field: {' or '.join(taken)} is expected")
-    if raw is not None:
-        return _unpacked(tensor.datatype, raw, rows)
-    values = _json_values(tensor, rows)
-    if tensor.datatype == "BYTES" or None in values:
-        return values
-    if "INT" in tensor.datatype:
-        low, high = _INTEGER_RANGE[tensor.datatype]
-        if any(not low <= v <= high for v in values):
-            raise InvalidInput("an element lies outside of its tensor's datatype")
-    return np.array(values, NUMPY[tensor.datatype] if tensor.datatype in ("BOOL", "FP64") else None)
-
-
-def _json_values(tensor: InputTensor, rows: int) -> list[Any]:
-    kind = "FP" if tensor.datatype.startswith("FP") else "INT" if "INT" in tensor.datatype else tensor.datatype
-    if not isinstance(tensor.data, msgspec.Raw):
-        raise InvalidInput("an input has no data")
-    _countable(tensor.data, rows)
-    if tensor.datatype == "FP16":
-        raise InvalidInput("FP16 cannot be sent as JSON", next_step="send it binary, or as FP32")
-    try:
-        values: list[Any] = _FLAT[kind].decode(tensor.data)
-    except msgspec.ValidationError:
-        values = _flattened(kind, tensor)
-    if len(values) != rows:
-        raise InvalidInput("an input's data does not fill its shape")
-    return values
-
-
-def _countable(data: msgspec.Raw, elements: int) -> None:
-    """Raises InvalidInput for more elements than the shape has, before millions of objects are made of them."""
-    text = bytes(data)
-    if text.count(b",") > elements and _TEXT.sub(b"", text).count(b",") > elements:
-        raise InvalidInput("an input's data does not fill its shape")
-
-
-def _flattened(kind: str, tensor: InputTensor) -> list[Any]:
-    try:
-        nested: list[list[Any]] = _NESTED[kind].decode(tensor.data)
-    except msgspec.ValidationError:
-        raise InvalidInput("an input's data does not fit its datatype") from None
-    if len(tensor.shape) != 2 or any(len(row) != tensor.shape[1] for row in nested):
-        raise InvalidInput("an input's data is nested otherwise than its shape")
-    return [value for row in nested for value in row]
-
-
-def _matrix(
-    contract: Contract, parts: Sequence[tuple[InputTensor, memoryview | None, int]], rows: int
-) -> NDArray[np.float64]:
-    width = len(_doubles(contract))
-    for tensor, raw, own in parts:
-        if len(tensor.shape) != 2 or tensor.shape[1] != width:
-            raise InvalidInput(f"{MATRIX} has one column for each of the {width} float64 features")
-        if tensor.datatype not in _FLOATS:
-            raise InvalidInput(f"{MATRIX} is {' or '.join(_FLOATS)}")
-        if raw is None and len(parts) > 1 and not _is_flat(tensor, own * width):
-            raise InvalidInput("a matrix that is decoded by itself")
-    first, raw, _ = parts[0]
-    if raw is not None:
-        values = [_unpacked(t.datatype, r, n * width) for t, r, n in parts if r is not None]
-        return np.concatenate(values).reshape(rows, width)
-    if len(parts) == 1:
-        return np.array(_matrix_values(first, rows * width), np.float64).reshape(rows, width)
-    # One parse for all callers: each one's own elements were counted.
-    texts = [bytes(t.data).strip()[1:-1] for t, _, _ in parts if isinstance(t.data, msgspec.Raw)]
-    try:
-        return np.array(_NUMBERS.decode(b"[" + b",".join(texts) + b"]"), np.float64).reshape(rows, width)
-    except (msgspec.MsgspecError, ValueError):
-        raise InvalidInput("an input's data does not fit its datatype") from None
-
-
-def _is_flat(tensor: InputTensor, elements: int) -> bool:
-    """Whether the data is one flat JSON list of so many elements (of numbers, which hold no comma or bracket)."""
-    if not isinstance(tensor.data, msgspec.Raw):
-        return False
-    text = bytes(tensor.data)
-    return text.count(b",") == elements - 1 and text.count(b"[") == 1 and b'"' not in text and elements > 0
-
-
-def _matrix_values(tensor: InputTensor, elements: int) -> list[float]:
-    if not isinstance(tensor.data, msgspec.Raw):
-        raise InvalidInput("an input has no data")
-    _countable(tensor.data, elements)
-    try:
-        values: list[float] = _NUMBERS.decode(tensor.data)
-    except msgspec.ValidationError:
-        values = _flattened("FP", tensor)
-        if None in values:
-            raise InvalidInput(f"{MATRIX} has no nulls in JSON", next_step="send the fields as inputs") from None
-    if len(values) != elements:
-        raise InvalidInput("an input's data does not fill its shape")
-    return values
-
-
-def _unpacked(datatype: str, raw: memoryview, elements: int) -> Any:
+def _unpacked(datatype: str, raw: memoryview | None, elements: int) -> Any:
     """Little-endian elements; texts each behind a length of four bytes."""
+    assert raw is not None
     if datatype == "BYTES":
         return _texts(raw, elements)
     kind = np.dtype(NUMPY[datatype])
@@ -338,7 +340,7 @@ def _listed(column: Any) -> list[Any]:
     return list(column.tolist() if isinstance(column, np.ndarray) else column)
 
 
-def answered(contract: Contract, response: Response) -> dict[str, list[Any]]:
+def answered(resolved: Resolved, response: Response) -> dict[str, list[Any]]:
     """Every output by name, a value (or a list of k) for each row of the batch; None where there is none."""
     answers, n = response.receipt.answers, len(response.receipt.booked)
     ids = response.receipt.ids.tobytes().hex()
@@ -354,10 +356,21 @@ def answered(contract: Contract, response: Response) -> dict[str, list[Any]]:
         "decision": answers.decision,
         "expected_cost": answers.expected_cost,
     }
-    for output in outputs_of(contract)[2:]:
+    for output in mapping(resolved).outputs[2:]:
         values = arrays[output.name]
         found[output.name] = [None] * n if values is None else _finite(values)
     return found
+
+
+def written(resolved: Resolved, response: Response) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """The beginning of every caller's answer as JSON, and for each row its outputs and what follows them."""
+    about, values = mapping(resolved), answered(resolved, response)
+    cells = [[encode(v) for v in values[output.name]] for output in about.outputs]
+    head = {"model_name": resolved.deployment.name, "model_version": resolved.champion.version.version}
+    repeated = (response.receipt.booked == Booked.REPEATED).tolist()
+    tails = (b',"parameters":{"repeated":0}', b',"parameters":{"repeated":1}')
+    rows = [(about.row % row, tails[again]) for row, again in zip(zip(*cells, strict=True), repeated, strict=True)]
+    return encode(head)[:-1] + b',"outputs":', rows
 
 
 def _finite(values: NDArray[Any]) -> list[Any]:
