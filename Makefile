@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 DATA ?=
 TRAIN_UNTIL ?=
 OUT ?=
+PROTO := trueup/doors/inference/grpc/generated
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit clients bench bench-peers lock clean
+.PHONY: help demo test lint unit clients bench bench-peers lock proto clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -48,6 +49,10 @@ lock: $(VENV)/.dev ## resolve the dependencies anew, with hashes
 	for name in clients bench-mlserver bench-kserve bench-granian; do \
 		$(BIN)/uv pip compile requirements/$$name.in --python-version 3.11 --universal --generate-hashes \
 			--no-emit-index-url --no-header --no-annotate -o requirements/$$name.txt || exit 1; done
+
+proto: ## make the gRPC door's Python code from its .proto file
+	$(BIN)/python -m grpc_tools.protoc -I $(PROTO)=src/trueup/doors/inference/grpc --python_out=$(or $(OUT),src) \
+		--pyi_out=$(or $(OUT),src) --grpc_python_out=$(or $(OUT),src) $(PROTO)/open_inference.proto
 
 clean: ## remove what the commands above made here (not the data of trueup)
 	rm -rf $(VENV) $(VENV)-clients $(VENV)-mlserver $(VENV)-kserve $(VENV)-granian build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

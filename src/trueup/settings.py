@@ -48,6 +48,10 @@ class Limits(BaseModel):
     headers: int = Field(100, ge=10, description="headers of one HTTP request")
     header_read_s: float = Field(10.0, gt=0, description="seconds in which the headers of an HTTP request arrive")
     pipelined_requests: int = Field(32, ge=1, description="requests that wait behind another on one connection")
+    grpc_calls: int = Field(1_024, ge=1, description="open gRPC calls, a stream is one; RESOURCE_EXHAUSTED beyond")
+    stream_requests_in_flight: int = Field(
+        32, ge=1, description="requests of one gRPC stream being answered; the next is read after"
+    )
     pool_connections: int = Field(8, ge=1, le=100, description="connections of one process per role")
 
 
@@ -67,6 +71,7 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=default_data_dir, description="embedded database and models")
     host: str = Field("127.0.0.1", description="address of the HTTP door")
     port: int = Field(8321, ge=0, le=65_535, description="port of the HTTP door")
+    grpc_port: int | None = Field(None, ge=0, le=65_535, description="port of the gRPC door; unset: closed")
     log_level: str = Field("warning", pattern="^(debug|info|warning|error)$", description="lowest level logged")
     log_json: bool = Field(False, description="log as JSON lines")
     limits: Limits = Field(default_factory=Limits)

@@ -35,7 +35,7 @@ def main(address: str, key: str) -> None:
     seen = {
         "live": client.is_server_live(),
         "ready": client.is_server_ready(),
-        "server": client.get_server_metadata(as_json=True),
+        "server": client.get_server_metadata(headers=headers, as_json=True),
         "model": client.get_model_metadata("t", headers=headers, as_json=True),
         "model ready": client.is_model_ready("t", headers=headers),
         "version ready": client.is_model_ready("t", "1", headers=headers),

@@ -89,6 +89,16 @@ def kserve_rest(door: Served) -> Any:
     return seen("kserve_rest.py", door.address, door.keys[ApiRole.SCORER])
 
 
+@pytest.fixture(scope="module")
+def triton_grpc(door: Served) -> Any:
+    return seen("triton_grpc.py", door.grpc.address, door.keys[ApiRole.ADMIN])
+
+
+@pytest.fixture(scope="module")
+def kserve_grpc(door: Served) -> Any:
+    return seen("kserve_grpc.py", door.grpc.address, door.keys[ApiRole.SCORER])
+
+
 class TestTritonHttp:
     @pytest.fixture
     def told(self, triton_http: Any) -> Any:
@@ -144,3 +154,64 @@ class TestKServeRest:
     def test_the_client_shows_our_text(self, told: Any, fault: str, code: str):
         assert_refused(told["faults"][fault], code)
         assert not told["faults"][fault][1].startswith(","), "the client found no `error` to show"
+
+
+class TestTritonGrpc:
+    @pytest.fixture
+    def told(self, triton_grpc: Any) -> Any:
+        return triton_grpc
+
+    def test_health_and_metadata(self, told: Any):
+        assert told["live"] is told["ready"] is told["model ready"] is told["version ready"] is True
+        assert (told["server"]["name"], told["model"]["versions"]) == ("trueup", ["1"])
+        assert [(i["name"], i["datatype"]) for i in told["model"]["inputs"]] == INPUTS
+
+    @pytest.mark.parametrize("form", ["raw", "chosen", "packed", "after unload"])
+    def test_inference(self, door: Served, told: Any, form: str):
+        assert_answered(door, told[form])
+
+    def test_a_repeat_under_a_key_gets_the_first_answer(self, told: Any):
+        assert told["keyed"][0] == told["keyed"][1]
+
+    def test_repository(self, told: Any):
+        assert told["index"] == {"models": [{"name": "t", "version": "1", "state": "READY"}]}
+        assert_refused(told["faults"]["unknown load"], "NOT_FOUND")
+
+    @pytest.mark.parametrize("fault", FAULTS)
+    def test_what_does_not_fit_is_refused(self, told: Any, fault: str):
+        assert_refused(told["faults"][fault], "INVALID_ARGUMENT")
+
+    @pytest.mark.parametrize(
+        ("fault", "code"),
+        [("unknown model", "NOT_FOUND"), ("unknown version", "NOT_FOUND"), ("no key", "UNAUTHENTICATED")],
+    )
+    def test_other_errors(self, told: Any, fault: str, code: str):
+        assert_refused(told["faults"][fault], code)
+
+
+class TestKServeGrpc:
+    @pytest.fixture
+    def told(self, kserve_grpc: Any) -> Any:
+        return kserve_grpc
+
+    def test_health(self, told: Any):
+        assert told["live"] is told["ready"] is told["model ready"] is True
+        assert_refused(told["unknown model ready"], "NOT_FOUND")
+
+    @pytest.mark.parametrize("form", ["typed", "raw"])
+    def test_inference(self, door: Served, told: Any, form: str):
+        assert_answered(door, told[form])
+
+    def test_one_key_is_one_answer_typed_and_raw(self, told: Any):
+        assert told["keyed"][0] == told["keyed"][1]
+
+    @pytest.mark.parametrize(
+        ("fault", "code"),
+        [
+            *((fault, "INVALID_ARGUMENT") for fault in FAULTS),
+            ("unknown model", "NOT_FOUND"),
+            ("no key", "UNAUTHENTICATED"),
+        ],
+    )
+    def test_errors(self, told: Any, fault: str, code: str):
+        assert_refused(told["faults"][fault], code)

@@ -130,7 +130,7 @@ class PostgresRegistry:
     def deployment(self, name: str) -> Deployment:
         """The newest revision."""
         with self._owner.transaction() as connection:
-            found = _newest(connection, name)
+            found = None if "\x00" in name else _newest(connection, name)  # PostgreSQL's text knows no NUL
         if found is None:
             raise NotFound("no such deployment", next_step="`trueup deploy` makes one")
         return found

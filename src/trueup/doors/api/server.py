@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import date
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import uvicorn
@@ -29,9 +29,12 @@ from trueup.doors.api.edge import Edge, Work
 from trueup.doors.api.errors import answer, shaped
 from trueup.doors.auth import ApiKey, ApiKeys, Permission, PostgresApiKeys, open_keys
 from trueup.doors.inference.server import Front
-from trueup.errors import TrueupError, Unauthenticated
+from trueup.errors import MissingExtra, TrueupError, Unauthenticated
 from trueup.ports import PredictionFilter
 from trueup.postgres import Pool
+
+if TYPE_CHECKING:
+    from trueup.doors.inference.grpc.server import GrpcServer
 
 SHUTDOWN_S = 30
 PING_S = 1.0
@@ -257,11 +260,14 @@ class Server(uvicorn.Server):
     SIGINT (a person at the keyboard) and a second signal skip the wait.
     """
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, front: Front, drain_s: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: FastAPI, front: Front, drain_s: float, grpc: GrpcServer | None = None
+    ) -> None:
         super().__init__(config)
         self._app = app
         self._front = front
         self._drain_s = drain_s
+        self._grpc = grpc
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called by the signal."""
@@ -276,9 +282,25 @@ class Server(uvicorn.Server):
             self.force_exit = True
         self._stop()
 
+    async def startup(self, sockets: Any = None) -> None:
+        """Opens the gRPC door first: the HTTP address is announced when everything answers."""
+        if self._grpc is not None:
+            await self._grpc.start(self._front.inference)
+        try:
+            await super().startup(sockets)
+        except BaseException:  # uvicorn exits where its own port is taken
+            if self._grpc is not None:
+                await self._grpc.stop(0)
+            raise
+
     async def shutdown(self, sockets: Any = None) -> None:
         """Answers what is in flight, then waits for what is being booked."""
-        await super().shutdown(sockets)
+        if self._grpc is None:
+            await super().shutdown(sockets)
+        else:
+            stopping = asyncio.create_task(self._grpc.stop(SHUTDOWN_S))
+            await super().shutdown(sockets)
+            await (self._grpc.stop(0) if self.force_exit else stopping)
         await self._front.drain()
 
     def _stop(self) -> None:
@@ -286,12 +308,24 @@ class Server(uvicorn.Server):
 
 
 def serve(services: Services, *, host: str, port: int, drain_s: float = 2.0, started: Callable[[str], None]) -> None:
-    """Serves until a signal says stop; ``started`` gets the address once it listens."""
+    """Serves until a signal says stop; ``started`` gets each address once it listens."""
     with open_keys(services.urls.owner) as keys:
         app = create_app(services, keys)
         calm_collector()
         front = Front(app, services, keys, lambda: bool(app.state.draining))
-        _serve(app, front, host, port, drain_s, started)
+        grpc = _grpc_server(services, keys, lambda: bool(app.state.draining), host)
+        _serve(app, front, host, port, drain_s, started, grpc)
+
+
+def _grpc_server(services: Services, keys: ApiKeys, draining: Callable[[], bool], host: str) -> GrpcServer | None:
+    """The gRPC door where its port is set. Raises MissingExtra."""
+    if services.settings.grpc_port is None:
+        return None
+    try:
+        from trueup.doors.inference.grpc.server import GrpcServer
+    except ImportError:
+        raise MissingExtra("grpc", "the gRPC door") from None
+    return GrpcServer(services, keys, draining, host=host, port=services.settings.grpc_port)
 
 
 def calm_collector() -> None:
@@ -301,7 +335,15 @@ def calm_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def _serve(app: FastAPI, front: Front, host: str, port: int, drain_s: float, started: Callable[[str], None]) -> None:
+def _serve(
+    app: FastAPI,
+    front: Front,
+    host: str,
+    port: int,
+    drain_s: float,
+    started: Callable[[str], None],
+    grpc: GrpcServer | None = None,
+) -> None:
     limits = app.state.limits
     allow_files(limits.connections)
     config = uvicorn.Config(
@@ -319,14 +361,20 @@ def _serve(app: FastAPI, front: Front, host: str, port: int, drain_s: float, sta
         timeout_keep_alive=30,
         lifespan="off",
     )
-    _Announcing(config, app, front, drain_s, started).run()
+    _Announcing(config, app, front, drain_s, started, grpc).run()
 
 
 class _Announcing(Server):
     def __init__(
-        self, config: uvicorn.Config, app: FastAPI, front: Front, drain_s: float, started: Callable[[str], None]
+        self,
+        config: uvicorn.Config,
+        app: FastAPI,
+        front: Front,
+        drain_s: float,
+        started: Callable[[str], None],
+        grpc: GrpcServer | None = None,
     ) -> None:
-        super().__init__(config, app, front, drain_s)
+        super().__init__(config, app, front, drain_s, grpc)
         self._announce = started
 
     async def startup(self, sockets: Any = None) -> None:
@@ -335,3 +383,5 @@ class _Announcing(Server):
         if self.started and self.servers:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             self._announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            if self._grpc is not None:
+                self._announce(f"grpc://{self._grpc.address}")

@@ -51,9 +51,14 @@ def up(
             host=host or settings.host,
             port=settings.port if port is None else port,
             drain_s=drain_seconds,
-            started=lambda address: say(f"trueup listens on {address} (documentation: {address}/docs)"),
+            started=_announce,
         )
     say("trueup has stopped")
+
+
+def _announce(address: str) -> None:
+    more = f" (documentation: {address}/docs)" if address.startswith("http") else ""
+    say(f"trueup listens on {address}{more}")
 
 
 def _first_key(services: Services) -> None:
@@ -177,7 +182,8 @@ def _extras() -> Any:
     from importlib.util import find_spec
 
     modules = {"onnx": "onnxruntime", "xgboost": "xgboost", "lightgbm": "lightgbm", "sklearn": "skops",
-               "mlflow": "mlflow", "arrow": "pyarrow", "pandas": "pandas", "polars": "polars"}  # fmt: skip
+               "mlflow": "mlflow", "arrow": "pyarrow", "pandas": "pandas", "polars": "polars",
+               "grpc": "grpc_health"}  # fmt: skip
     for extra, module in modules.items():
         there = find_spec(module) is not None
         detail = "installed" if there else f"pip install 'trueup[{extra}]'"

@@ -56,6 +56,7 @@ class Ask:
         """Whether both may be rows of one batch."""
         return (
             self.resolved is other.resolved
+            and self.source.channel is other.source.channel
             and self.form == other.form
             and self.decode is other.decode
             and self.want_reasons == other.want_reasons
