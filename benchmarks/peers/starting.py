@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ class Peer:
     process: subprocess.Popen[bytes]
     port: int
     key: str = ""
+    folder: Path | None = None  # made for it
 
     def stop(self) -> None:
         self.process.terminate()
@@ -38,27 +40,31 @@ class Peer:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def start_mlserver(port: int, model_path: str) -> Peer:
     """MLServer with one custom model, in one process: without its pool of workers, which one core cannot use."""
-    folder = Path(tempfile.mkdtemp())
+    folder = Path(tempfile.mkdtemp(prefix="mlserver-"))
     server = {"http_port": port, "grpc_port": port + 100, "metrics_port": port + 200, "parallel_workers": 0,
               "host": "127.0.0.1", "debug": False, "metrics_endpoint": None, "metrics_dir": str(folder)}  # fmt: skip
     (folder / "settings.json").write_text(json.dumps(server))
     model = {"name": "m", "implementation": "mlserver_model.OnnxModel"}
     (folder / "model-settings.json").write_text(json.dumps(model))
-    return _ready(_started("mlserver", ["-m", "mlserver.cli.main", "start", str(folder)], model_path), port)
+    process = _started("mlserver", ["-m", "mlserver.cli.main", "start", str(folder)], model_path)
+    return _ready(Peer(process, port, folder=folder))
 
 
 def start_kserve(port: int, model_path: str) -> Peer:
     """KServe's Python server with one custom model."""
-    return _ready(_started("kserve", [str(PEERS / "kserve_model.py"), "--http_port", str(port)], model_path), port)
+    process = _started("kserve", [str(PEERS / "kserve_model.py"), "--http_port", str(port)], model_path)
+    return _ready(Peer(process, port))
 
 
 def start_granian(port: int, model_path: str) -> Peer:
     """Our own door under granian."""
-    key_file = Path(tempfile.mkdtemp()) / "key"
+    key_file = Path(tempfile.mkdtemp(prefix="granian-")) / "key"
     program = [sys.executable, str(PEERS / "granian_ours.py"), str(port), model_path, str(key_file)]
     process = subprocess.Popen(program, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + READY_S
@@ -66,7 +72,7 @@ def start_granian(port: int, model_path: str) -> Peer:
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError("granian did not start")
         time.sleep(0.05)
-    return _ready(process, port, key_file.read_text())
+    return _ready(Peer(process, port, key_file.read_text(), key_file.parent))
 
 
 def _started(name: str, arguments: list[str], model_path: str) -> subprocess.Popen[bytes]:
@@ -85,19 +91,17 @@ def _pinned() -> None:
         os.sched_setaffinity(0, {0})
 
 
-def _ready(process: subprocess.Popen[bytes], port: int, key: str = "") -> Peer:
+def _ready(peer: Peer) -> Peer:
     """Waits until the model says that it can answer."""
-    address = urllib.request.Request(f"http://127.0.0.1:{port}/v2/models/m/ready", headers=_headers(key))
+    address = urllib.request.Request(f"http://127.0.0.1:{peer.port}/v2/models/m/ready", headers=_headers(peer.key))
     deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"the server ended with {process.returncode}")
+    while peer.process.poll() is None and time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(address, timeout=5):
-                return Peer(process, port, key)
+                return peer
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.05)
-    process.kill()
+    peer.stop()
     raise RuntimeError("the server is not ready in time")
 
 
