@@ -46,6 +46,11 @@ class Limits(BaseModel):
     commits_in_flight: int = Field(2, ge=1, le=16, description="batches of one deployment being booked at once")
     requests_in_flight: int = Field(64, ge=1, description="HTTP requests being read or answered; 503 beyond")
     inferences_in_flight: int = Field(1_024, ge=1, description="inference requests being answered; 503 beyond")
+    connections: int = Field(1_000, ge=1, description="open connections of the HTTP door; more are closed with 503")
+    header_bytes: int = Field(32 * 2**10, ge=1_024, description="bytes of one HTTP request's first line and headers")
+    headers: int = Field(100, ge=10, description="headers of one HTTP request")
+    header_read_s: float = Field(10.0, gt=0, description="seconds in which the headers of an HTTP request arrive")
+    pipelined_requests: int = Field(32, ge=1, description="requests that wait behind another on one connection")
     grpc_calls: int = Field(1_024, ge=1, description="open gRPC calls, a stream is one; RESOURCE_EXHAUSTED beyond")
     stream_requests_in_flight: int = Field(
         32, ge=1, description="requests of one gRPC stream being answered; the next is read after"

@@ -61,6 +61,8 @@ def answer(error: errors.TrueupError) -> Response:
     headers = {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if status == 408:
+        headers["Connection"] = "close"  # the rest of the body may still come
     if status == 503:
         headers["Retry-After"] = RETRY_AFTER_S
     if isinstance(error, errors.RateLimited):

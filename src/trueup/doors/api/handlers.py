@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -18,6 +17,7 @@ from trueup.bootstrap import Services
 from trueup.contracts.decoding import Decoder
 from trueup.contracts.reading import contract_to_json, load_contract, parse_contract
 from trueup.domain.deployment import Deployment, ModelVersion, Runtime, Serving
+from trueup.doors.api.edge import more_than
 from trueup.doors.api.errors import BodyTooLarge
 from trueup.doors.api.reach import check_brought, check_outcomes, readable, reads_contract
 from trueup.doors.api.schemas import DeployRequest, OutcomesRequest
@@ -34,7 +34,6 @@ from trueup.outcomes.decoding import outcome_batch, outcome_contract
 from trueup.ports import PredictionFilter
 
 _T = TypeVar("_T")
-_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 
 class _AnyObject(msgspec.Struct, gc=False):
@@ -162,7 +161,7 @@ def _bounded_rows(services: Services, raw: bytes) -> bytes:
     objects to learn that they are too many is what a bound should prevent.
     """
     most = services.settings.limits.request_rows
-    if raw.count(b"{") > most and _TEXT.sub(b"", raw).count(b"{") > most:
+    if more_than(raw, b"{", most):
         raise BodyTooLarge(f"a request may have at most {most} instances", next_step="send smaller batches")
     try:
         _ROWS.decode(raw)

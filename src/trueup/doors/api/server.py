@@ -27,6 +27,7 @@ from trueup.bootstrap import Services
 from trueup.domain.batch import Status
 from trueup.doors.api import handlers, schemas
 from trueup.doors.api.admin import AdminApart, listening
+from trueup.doors.api.connections import allow_files, bounded
 from trueup.doors.api.edge import Edge, Work
 from trueup.doors.api.errors import answer, shaped
 from trueup.doors.auth import Authenticator, Caller, Gate, Permission, PostgresApiKeys, open_gate
@@ -41,7 +42,6 @@ from trueup.settings import Settings
 if TYPE_CHECKING:
     from trueup.doors.inference.grpc.server import GrpcServer
 
-CONNECTIONS = 1_000
 SHUTDOWN_S = 30
 PING_S = 1.0
 
@@ -368,17 +368,19 @@ def calm_collector() -> None:
 
 def configured(served: ASGIApp, settings: Settings, *, host: str, port: int) -> uvicorn.Config:
     """How uvicorn serves it. Raises InvalidInput where the certificate cannot be used."""
+    limits = settings.limits
+    allow_files(limits.connections)
     config = uvicorn.Config(
         served,
         loop="uvloop",
-        http="httptools",
+        http=bounded(limits),
+        ws="none",
         proxy_headers=False,  # nothing is decided by where a request says it comes from
         host=host,
         port=port,
         log_level="warning",
         access_log=False,
         server_header=False,
-        limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=SHUTDOWN_S,
         timeout_keep_alive=30,
         lifespan="off",

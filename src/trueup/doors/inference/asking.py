@@ -29,6 +29,7 @@ from trueup.scoring.service import REFRESH_S, Resolved
 from trueup.telemetry import log
 
 AGED_S = 5.0  # a revision older than this is looked up before it answers
+LONGEST_US = 10**12  # of a timeout: beyond it is as good as none, and may be no float
 UNKEYED_SOURCE = "unkeyed"  # rows that nobody can repeat: their keys are drawn here
 _PROCESS, _NUMBERS = uuid4().hex, count()  # a key nobody has drawn before, without asking the system each time
 _Known = TypeVar("_Known", str, int, float, bool)
@@ -75,7 +76,7 @@ def terms_of(channel: Channel, parameters: Mapping[str, Any], *, key: str | None
         parameter(parameters, "idempotency_key", str) or key,
         parameter(parameters, "event_time", str),
         bool(parameter(parameters, "reasons", bool)),
-        None if timeout_us is None or timeout_us <= 0 else time.monotonic() + timeout_us / 1e6,
+        None if timeout_us is None or timeout_us <= 0 else time.monotonic() + min(timeout_us, LONGEST_US) / 1e6,
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import msgspec
 from starlette.responses import Response
 
@@ -53,19 +56,11 @@ def answer(error: errors.TrueupError) -> Reply:
         headers.append(RETRY_AFTER)
     if isinstance(error, errors.RateLimited):
         headers.append((b"retry-after", retry_after(error).encode()))
+    if code == 408:
+        headers.append((b"connection", b"close"))  # the rest of the body may still come
     if isinstance(error, NotAllowed):
         headers.append((b"allow", error.allow.encode()))
     return Reply(code, msgspec.json.encode({"error": text(error)}), headers)
-
-
-def answer_records(error: errors.TrueupError) -> Reply:
-    """The error of plain records, in the shape of the management API."""
-    return _as_reply(api_errors.answer(error))
-
-
-def unexpected_records() -> Reply:
-    """A fault of our own, in the same shape."""
-    return _as_reply(api_errors.unexpected())
 
 
 def _as_reply(response: Response) -> Reply:
@@ -73,6 +68,25 @@ def _as_reply(response: Response) -> Reply:
     return Reply(response.status_code, bytes(response.body), headers)
 
 
-def unexpected() -> Reply:
-    """A fault of our own says nothing about the inside."""
-    return Reply(500, b'{"error":"trueup failed on this request; the server\'s log tells more"}')
+def let_go(error: BaseException) -> None:
+    """Forgets where the error came from: its frames hold the request's body, and the request holds the error.
+
+    Else bodies of failed requests stay in memory until the garbage collector comes by, which is seldom here.
+    """
+    found: BaseException | None = error
+    while found is not None and found.__traceback__ is not None:
+        found.__traceback__ = None
+        found = found.__context__
+
+
+class Shape(NamedTuple):
+    """How a protocol says what went wrong; a fault of our own says nothing about the inside."""
+
+    answer: Callable[[errors.TrueupError], Reply]
+    unexpected: Callable[[], Reply]
+
+
+OPEN_INFERENCE = Shape(
+    answer, lambda: Reply(500, b'{"error":"trueup failed on this request; the server\'s log tells more"}')
+)
+RECORDS = Shape(lambda error: _as_reply(api_errors.answer(error)), lambda: _as_reply(api_errors.unexpected()))

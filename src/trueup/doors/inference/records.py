@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from trueup.contracts.decoding import Decoder
 from trueup.contracts.values import microseconds
 from trueup.domain.batch import REQUEST_SOURCE, Booked, Channel, Decoded, Reasons, RefusalReason, Source
 from trueup.domain.contract import Contract
+from trueup.doors.api.edge import more_than
 from trueup.doors.api.errors import BodyTooLarge, field_documents
 from trueup.doors.api.handlers import parsed
 from trueup.doors.api.schemas import ScoreRequest
@@ -25,7 +25,6 @@ from trueup.doors.inference.wire import Reply
 from trueup.errors import Conflict, InstanceErrors, InvalidInput, ScoringError
 from trueup.scoring.service import Resolved, Response, RowRefusal
 
-_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _BRACE = ord("{")
 _RAW_ROWS = msgspec.json.Decoder(list[msgspec.Raw])
 _encode = msgspec.json.Encoder().encode
@@ -102,7 +101,7 @@ def _bounded_rows(raw: bytes, most: int) -> list[msgspec.Raw]:
     Objects are counted by their braces outside of texts, because making millions of empty
     objects to learn that they are too many is what a bound should prevent.
     """
-    if raw.count(b"{") > most and _TEXT.sub(b"", raw).count(b"{") > most:
+    if more_than(raw, b"{", most):
         raise BodyTooLarge(f"a request may have at most {most} instances", next_step="send smaller batches")
     if raw.count(b",") >= most and not raw.count(b"{"):
         raise _no_rows()

@@ -253,7 +253,10 @@ def _column(requests: Sequence[Inputs], place: int, taken: Sequence[str]) -> Any
         low, high = _INTEGER_RANGE[datatype]
         if min(values) < low or max(values) > high:
             raise InvalidInput("an element lies outside of its tensor's datatype")
-    return np.array(values, NUMPY[datatype] if datatype in ("BOOL", "FP64") else None)
+    try:
+        return np.array(values, NUMPY[datatype] if datatype in ("BOOL", "FP64") else None)
+    except OverflowError:  # an integer beyond every double
+        raise InvalidInput("an input's data does not fit its datatype") from None
 
 
 def _values(requests: Sequence[Inputs], place: int, datatype: str, width: int) -> tuple[list[Any], set[type]]:
