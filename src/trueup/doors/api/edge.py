@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trueup.doors.api.errors import BodyTooLarge, BodyTooSlow, answer, unexpected
+from trueup.doors.headers import API_HEADERS, VIEWER_HEADERS
 from trueup.errors import Overloaded
 from trueup.settings import Limits
 from trueup.telemetry import log
@@ -19,19 +20,7 @@ from trueup.telemetry import log
 BODY_READ_S = 30.0
 BODIES_AT_ONCE = 8  # so many bodies of the largest size may be in memory together
 
-_HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cache-control", b"no-store"),
-]
-_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 _DOCUMENTATION = "/docs"  # the viewer has scripts and styles, all of this server
-_VIEWER_POLICY = (
-    b"content-security-policy",
-    b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
-    b"img-src 'self' data:; frame-ancestors 'none'",
-)
 
 T = TypeVar("T")
 
@@ -132,7 +121,7 @@ class _Sender:
 
     def __init__(self, send: Send, *, documentation: bool) -> None:
         self._send = send
-        self._headers = [*_HEADERS, _VIEWER_POLICY if documentation else _POLICY]
+        self._headers = VIEWER_HEADERS if documentation else API_HEADERS
         self.started = False
 
     async def __call__(self, message: Message) -> None:

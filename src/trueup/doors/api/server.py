@@ -9,8 +9,9 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from uuid import UUID
 
 import uvicorn
@@ -20,18 +21,23 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from trueup.bootstrap import Services
 from trueup.domain.batch import Status
 from trueup.doors.api import handlers, schemas
+from trueup.doors.api.admin import AdminApart, listening
 from trueup.doors.api.connections import allow_files, bounded
 from trueup.doors.api.edge import Edge, Work
 from trueup.doors.api.errors import answer, shaped
-from trueup.doors.auth import ApiKey, ApiKeys, Permission, PostgresApiKeys, open_keys
+from trueup.doors.auth import Authenticator, Caller, Gate, Permission, PostgresApiKeys, open_gate
+from trueup.doors.headers import TRANSPORT_SECURITY
 from trueup.doors.inference.server import Front
-from trueup.errors import MissingExtra, TrueupError, Unauthenticated
+from trueup.doors.tls import Certificates, grpc_credentials
+from trueup.errors import MissingExtra, TrueupError, Unauthenticated, Unavailable
 from trueup.ports import PredictionFilter
 from trueup.postgres import Pool
+from trueup.settings import Settings
 
 if TYPE_CHECKING:
     from trueup.doors.inference.grpc.server import GrpcServer
@@ -39,24 +45,25 @@ if TYPE_CHECKING:
 SHUTDOWN_S = 30
 PING_S = 1.0
 
-_bearer = HTTPBearer(auto_error=False, description="an API key, `tu_...`")
+_bearer = HTTPBearer(auto_error=False, description="an API key, `tu_...`, or a token of the OpenID Connect issuer")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="an API key, `tu_...`")
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.ErrorAnswer, "description": text}
     for status, text in {
         400: "the request is wrong",
-        401: "no or unknown API key",
-        403: "the key's role does not allow it",
+        401: "no or unknown API key or token",
+        403: "the caller's role does not allow it, or not for this deployment",
         404: "unknown name or id",
         409: "the same identity with other content",
         413: "too many bytes or instances",
+        429: "the caller's rate is reached: try again after `Retry-After` seconds",
         422: "an instance or a contract is wrong; `fields` names where",
         503: "try again after `Retry-After` seconds",
     }.items()
 }
 
 
-def create_app(services: Services, keys: ApiKeys | None = None) -> FastAPI:
+def create_app(services: Services, keys: Authenticator | None = None) -> FastAPI:
     """The application over open services. ``app.state.draining`` True makes it not ready."""
     app = FastAPIOffline(  # the documentation's viewer comes from here, not from somebody's network
         title="trueup",
@@ -68,8 +75,7 @@ def create_app(services: Services, keys: ApiKeys | None = None) -> FastAPI:
     work = Work(services.settings.limits)
     app.state.draining = False
     app.state.work = work
-    app.state.limits = services.settings.limits
-    known = keys or PostgresApiKeys(Pool(services.urls.owner, size=2, application="trueup-keys"))
+    known = keys or Gate(PostgresApiKeys(Pool(services.urls.owner, size=2, application="trueup-keys")))
     _add_health(app, services, work)
     _add_scoring(app, services, work, _guard(known, work))
     _add_reading(app, services, work, _guard(known, work))
@@ -78,13 +84,16 @@ def create_app(services: Services, keys: ApiKeys | None = None) -> FastAPI:
     return app
 
 
-Guard = Callable[[Permission], Any]
+class Guard(Protocol):
+    """Makes the dependency that lets a caller with the permission in, into ``request.state.caller``."""
+
+    def __call__(self, permission: Permission, *, of_deployment: bool = False) -> Any:
+        """``of_deployment``: for the deployment that the path names."""
+        ...
 
 
-def _guard(keys: ApiKeys, work: Work) -> Guard:
-    """Makes the dependency that lets a caller with the permission in."""
-
-    def allowed(permission: Permission) -> Any:
+def _guard(keys: Authenticator, work: Work) -> Guard:
+    def allowed(permission: Permission, *, of_deployment: bool = False) -> Any:
         async def caller(
             request: Request,
             bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
@@ -95,9 +104,12 @@ def _guard(keys: ApiKeys, work: Work) -> Guard:
                 raise Unauthenticated(
                     "an API key is needed", next_step="send `Authorization: Bearer tu_...` or `X-API-Key: tu_...`"
                 )
-            key = await work.run(lambda: keys.authenticate(text))
-            key.require(permission)
-            request.state.caller = key
+            peer = request.client.host if request.client is not None else None
+            found = keys.known(text)
+            if found is None:
+                found = await work.run(partial(keys.authenticate, text, peer))
+            found.require(permission, request.path_params["name"] if of_deployment else None)
+            request.state.caller = found
 
         return Depends(caller)
 
@@ -146,19 +158,19 @@ def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard) -
     @app.post(
         "/v1/deployments/{name}/score",
         tags=["scoring"],
-        dependencies=[allowed(Permission.SCORE)],
+        dependencies=[allowed(Permission.SCORE, of_deployment=True)],
         response_model=schemas.Answer | schemas.BatchAnswer,
         responses=_ERRORS,
         openapi_extra=schemas.request_body(schemas.SCORE_SCHEMA, schemas.SCORE_EXAMPLES),
     )
-    async def score(name: str, request: Request) -> Response:
+    async def score(name: str) -> Response:
         """Scores one instance or a batch; the answer comes after the ledger has committed it.
 
         With an idempotency key a retry gets the first answer; the same key with other content is
         a conflict. In a batch each row is answered or refused on its own.
         """
-        body = await work.body(request)
-        return await work.run(lambda: handlers.score(services, name, body))
+        # Here for the document alone: the inference front, which gathers batches, takes these requests.
+        raise Unavailable("scoring is answered by the inference front")
 
     @app.post(
         "/v1/outcomes",
@@ -171,7 +183,8 @@ def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard) -
     async def record_outcomes(request: Request) -> Response:
         """Records real outcomes, all or none. One that equals the latest known changes nothing."""
         body = await work.body(request)
-        return await work.run(lambda: handlers.record_outcomes(services, body))
+        caller: Caller = request.state.caller
+        return await work.run(lambda: handlers.record_outcomes(services, body, caller))
 
     @app.post(
         "/v1/deployments",
@@ -184,7 +197,7 @@ def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard) -
     async def deploy(request: Request) -> Response:
         """Makes a version of a model answer under a name. Its files must lie in the server's store."""
         body = await work.body(request)
-        caller: ApiKey = request.state.caller
+        caller: Caller = request.state.caller
         return await work.run(lambda: handlers.deploy(services, body, caller))
 
 
@@ -192,29 +205,38 @@ def _add_reading(app: FastAPI, services: Services, work: Work, allowed: Guard) -
     read = [allowed(Permission.READ)]
 
     @app.get("/v1/deployments", tags=["deployments"], dependencies=read, responses=_ERRORS)
-    async def deployments() -> Response:
-        """The newest revision of every deployment."""
-        return await work.run(lambda: handlers.deployments(services))
+    async def deployments(request: Request) -> Response:
+        """The newest revision of every deployment that the caller may read."""
+        caller: Caller = request.state.caller
+        return await work.run(lambda: handlers.deployments(services, caller))
 
-    @app.get("/v1/deployments/{name}", tags=["deployments"], dependencies=read, responses=_ERRORS)
+    @app.get(
+        "/v1/deployments/{name}",
+        tags=["deployments"],
+        dependencies=[allowed(Permission.READ, of_deployment=True)],
+        responses=_ERRORS,
+    )
     async def deployment(name: str) -> Response:
         """The newest revision of one deployment."""
         return await work.run(lambda: handlers.deployment(services, name))
 
     @app.get("/v1/contracts/{name}", tags=["contracts"], dependencies=read, responses=_ERRORS)
-    async def contract(name: str, version: Annotated[int | None, Query(ge=1)] = None) -> Response:
+    async def contract(request: Request, name: str, version: Annotated[int | None, Query(ge=1)] = None) -> Response:
         """A contract, its newest version unless one is named."""
-        return await work.run(lambda: handlers.contract(services, name, version))
+        caller: Caller = request.state.caller
+        return await work.run(lambda: handlers.contract(services, name, version, caller))
 
     @app.get("/v1/predictions", tags=["predictions"], dependencies=read, responses=_ERRORS)
-    async def predictions(where: Annotated[PredictionFilter, Depends(_filter)]) -> Response:
+    async def predictions(request: Request, where: Annotated[PredictionFilter, Depends(_filter)]) -> Response:
         """Predictions that fulfil all conditions, newest events first."""
-        return await work.run(lambda: handlers.predictions(services, where))
+        caller: Caller = request.state.caller
+        return await work.run(lambda: handlers.predictions(services, where, caller))
 
     @app.get("/v1/predictions/{prediction_id}", tags=["predictions"], dependencies=read, responses=_ERRORS)
-    async def prediction(prediction_id: UUID) -> Response:
+    async def prediction(request: Request, prediction_id: UUID) -> Response:
         """One prediction with its fields, reasons and outcome."""
-        return await work.run(lambda: handlers.prediction(services, prediction_id))
+        caller: Caller = request.state.caller
+        return await work.run(lambda: handlers.prediction(services, prediction_id, caller))
 
 
 def _filter(
@@ -309,23 +331,32 @@ class Server(uvicorn.Server):
 
 def serve(services: Services, *, host: str, port: int, drain_s: float = 2.0, started: Callable[[str], None]) -> None:
     """Serves until a signal says stop; ``started`` gets each address once it listens."""
-    with open_keys(services.urls.owner) as keys:
-        app = create_app(services, keys)
+    settings = services.settings
+    with open_gate(services) as gate:
+        app = create_app(services, gate)
         calm_collector()
-        front = Front(app, services, keys, lambda: bool(app.state.draining))
-        grpc = _grpc_server(services, keys, lambda: bool(app.state.draining), host)
-        _serve(app, front, host, port, drain_s, started, grpc)
+        front = Front(app, services, gate, lambda: bool(app.state.draining))
+        grpc = _grpc_server(services, gate, lambda: bool(app.state.draining), host)
+        sockets = None
+        served: ASGIApp = front
+        if settings.admin_port is not None:
+            sockets = [listening(host, port), listening(settings.admin_host, settings.admin_port)]
+            served = AdminApart(front, sockets[1].getsockname()[1])
+        config = configured(served, settings, host=host, port=port)
+        _Announcing(config, app, front, drain_s, started, grpc).run(sockets)
 
 
-def _grpc_server(services: Services, keys: ApiKeys, draining: Callable[[], bool], host: str) -> GrpcServer | None:
+def _grpc_server(services: Services, gate: Authenticator, draining: Callable[[], bool], host: str) -> GrpcServer | None:
     """The gRPC door where its port is set. Raises MissingExtra."""
-    if services.settings.grpc_port is None:
+    settings = services.settings
+    if settings.grpc_port is None:
         return None
     try:
         from trueup.doors.inference.grpc.server import GrpcServer
     except ImportError:
         raise MissingExtra("grpc", "the gRPC door") from None
-    return GrpcServer(services, keys, draining, host=host, port=services.settings.grpc_port)
+    credentials = None if settings.tls.certificate is None else grpc_credentials(settings.tls)
+    return GrpcServer(services, gate, draining, host=host, port=settings.grpc_port, credentials=credentials)
 
 
 def calm_collector() -> None:
@@ -335,21 +366,13 @@ def calm_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def _serve(
-    app: FastAPI,
-    front: Front,
-    host: str,
-    port: int,
-    drain_s: float,
-    started: Callable[[str], None],
-    grpc: GrpcServer | None = None,
-) -> None:
-    limits = app.state.limits
-    allow_files(limits.connections)
+def configured(served: ASGIApp, settings: Settings, *, host: str, port: int) -> uvicorn.Config:
+    """How uvicorn serves it. Raises InvalidInput where the certificate cannot be used."""
+    allow_files(settings.limits.connections)
     config = uvicorn.Config(
-        front,
+        served,
         loop="uvloop",
-        http=bounded(limits),
+        http=bounded(settings.limits),
         ws="none",
         proxy_headers=False,  # nothing is decided by where a request says it comes from
         host=host,
@@ -361,7 +384,16 @@ def _serve(
         timeout_keep_alive=30,
         lifespan="off",
     )
-    _Announcing(config, app, front, drain_s, started, grpc).run()
+    if settings.tls.certificate is not None:
+        certificates = Certificates(settings.tls)
+
+        async def refresh() -> None:
+            await asyncio.to_thread(certificates.refresh)
+
+        config.ssl_context_factory = lambda *_: certificates.context
+        config.callback_notify, config.timeout_notify = refresh, settings.tls.reload_s
+        config.headers = [TRANSPORT_SECURITY]
+    return config
 
 
 class _Announcing(Server):
@@ -382,6 +414,7 @@ class _Announcing(Server):
         await super().startup(sockets)
         if self.started and self.servers:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self._announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            scheme = "https" if self.config.is_ssl else "http"
+            self._announce(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
             if self._grpc is not None:
                 self._announce(f"grpc://{self._grpc.address}")

@@ -182,8 +182,8 @@ def _extras() -> Any:
     from importlib.util import find_spec
 
     modules = {"onnx": "onnxruntime", "xgboost": "xgboost", "lightgbm": "lightgbm", "sklearn": "skops",
-               "mlflow": "mlflow", "arrow": "pyarrow", "pandas": "pandas", "polars": "polars",
-               "grpc": "grpc_health"}  # fmt: skip
+               "mlflow": "mlflow", "grpc": "grpc_health", "oidc": "joserfc",
+               "arrow": "pyarrow", "pandas": "pandas", "polars": "polars"}  # fmt: skip
     for extra, module in modules.items():
         there = find_spec(module) is not None
         detail = "installed" if there else f"pip install 'trueup[{extra}]'"

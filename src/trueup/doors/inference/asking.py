@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 from typing import Any, TypeVar
 from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
 
 from trueup.bootstrap import Services
 from trueup.contracts.values import microseconds
@@ -140,10 +143,42 @@ class Inference:
         _check_whole(parts)
         return parts
 
-    def index(self, *, only_ready: bool) -> list[dict[str, str]]:
-        """Every deployment with the version that answers. Blocking."""
+    async def records(
+        self,
+        resolved: Resolved,
+        source: Source,
+        *,
+        rows: int,
+        decode: Decode,
+        payload: Any,
+        event_us: int | NDArray[np.int64] | None,
+        want_reasons: bool,
+        arrival: Arrival,
+    ) -> Part:
+        """At most ``gathered_rows`` instances, each answered or refused on its own. Raises as ``Gather.score``."""
+        parse_us = (time.perf_counter_ns() - arrival.ns) // 1000
+        ask = Ask(
+            resolved,
+            source,
+            rows,
+            arrival.us,
+            decode,
+            "records",
+            payload,
+            event_us=event_us,
+            whole=False,
+            want_reasons=want_reasons,
+            parse_us=parse_us,
+        )
+        (part,) = await self.gather.score(ask)
+        return part
+
+    def index(self, *, only_ready: bool, shown: Callable[[str], bool] = lambda _: True) -> list[dict[str, str]]:
+        """Every deployment that is ``shown``, with the version that answers. Blocking."""
         found = []
         for deployment in self._services.registry.deployments():
+            if not shown(deployment.name):
+                continue
             try:
                 self._services.scoring.resolve(deployment.name)
                 state, reason = "READY", ""
@@ -196,13 +231,17 @@ def _check_whole(parts: Sequence[Part]) -> None:
             raise ScoringError("the model could not answer")
 
 
+def unkeyed(channel: Channel, n: int) -> Source:
+    """Rows that nobody can repeat, under keys that nobody has."""
+    drawn = f"{_PROCESS}-{next(_NUMBERS):x}"
+    return Source(channel, UNKEYED_SOURCE, [drawn] if n == 1 else [f"{drawn}/{row}" for row in range(n)])
+
+
 def _source(terms: Terms, n: int, most: int) -> Source:
     """One key a row: the request's own for a single instance, else with the row's number behind it."""
     key = terms.key
     if key is None:
-        drawn = f"{_PROCESS}-{next(_NUMBERS):x}"
-        keys = [drawn] if n == 1 else [f"{drawn}/{row}" for row in range(n)]
-        return Source(terms.channel, UNKEYED_SOURCE, keys)
+        return unkeyed(terms.channel, n)
     if not 1 <= len(key) <= most - 8 or not key.isprintable():
         raise InvalidInput(f"an idempotency key is printable text of at most {most - 8} characters")
     return Source(terms.channel, REQUEST_SOURCE, [key] if n == 1 else [f"{key}/{row}" for row in range(n)])

@@ -130,6 +130,13 @@ def parts_of(asks: Sequence[Ask], booked: Booked) -> list[Part]:
     return parts
 
 
+def prediction_ids(response: Response) -> list[str]:
+    """The ids of the receipt's rows as UUID texts."""
+    ids = response.receipt.ids.tobytes().hex()
+    rows = (ids[at : at + 32] for at in range(0, len(ids), 32))
+    return [f"{t[:8]}-{t[8:12]}-{t[12:16]}-{t[16:20]}-{t[20:]}" for t in rows]
+
+
 def decoded_together(asks: Sequence[Ask]) -> Decoded:
     """All instances of all callers, one after another. Raises InvalidInput when that is impossible."""
     first = asks[0]

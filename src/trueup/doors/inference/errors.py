@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import msgspec
+from starlette.responses import Response
 
 from trueup import errors
-from trueup.doors.api.errors import status_of
+from trueup.doors.api import errors as api_errors
+from trueup.doors.api.errors import retry_after, status_of
 from trueup.doors.inference.wire import Reply
 
 RETRY_AFTER = (b"retry-after", b"1")
@@ -49,11 +51,28 @@ def answer(error: errors.TrueupError) -> Reply:
         headers.append((b"www-authenticate", b"Bearer"))
     if code in (503, 504):
         headers.append(RETRY_AFTER)
+    if isinstance(error, errors.RateLimited):
+        headers.append((b"retry-after", retry_after(error).encode()))
     if code == 408:
         headers.append((b"connection", b"close"))  # the rest of the body may still come
     if isinstance(error, NotAllowed):
         headers.append((b"allow", error.allow.encode()))
     return Reply(code, msgspec.json.encode({"error": text(error)}), headers)
+
+
+def answer_records(error: errors.TrueupError) -> Reply:
+    """The error of plain records, in the shape of the management API."""
+    return _as_reply(api_errors.answer(error))
+
+
+def unexpected_records() -> Reply:
+    """A fault of our own, in the same shape."""
+    return _as_reply(api_errors.unexpected())
+
+
+def _as_reply(response: Response) -> Reply:
+    headers = [(name, value) for name, value in response.raw_headers if name != b"content-length"]
+    return Reply(response.status_code, bytes(response.body), headers)
 
 
 def let_go(error: BaseException) -> None:

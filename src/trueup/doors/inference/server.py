@@ -8,27 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trueup.bootstrap import Services
-from trueup.doors.api.edge import BODIES_AT_ONCE
-from trueup.doors.auth import ApiKeys, Permission
+from trueup.doors.auth import Authenticator, Caller, Permission
 from trueup.doors.inference import errors
 from trueup.doors.inference.asking import Inference
 from trueup.doors.inference.gather import Gather
 from trueup.doors.inference.oip import tensors
 from trueup.doors.inference.oip.rest import EXTENSIONS, Call, RestInference
-from trueup.doors.inference.wire import Bodies, ClientGone, Reply, headers_of, packed, read_body, send_reply, unpacked
+from trueup.doors.inference.records import RecordsCall, RecordsInference
+from trueup.doors.inference.wire import ClientGone, Reply, headers_of, packed, read_body, send_reply, unpacked
 from trueup.errors import InvalidInput, NotFound, Overloaded, TrueupError, Unauthenticated
 from trueup.telemetry import log
 
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?/?\Z")
 _REPOSITORY = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)\Z")
+_RECORDS = re.compile(r"/v1/deployments/([^/]+)/score\Z")
 _PLAIN = (b"", b"identity")
 _Handler = Callable[["Request"], Awaitable[Reply]]
 
@@ -39,24 +42,27 @@ class Request:
 
     headers: dict[bytes, bytes]
     receive: Receive
+    peer: str | None = None
     model: str = ""
     version: str | None = None
     action: str = ""
+    held: int = 0  # bytes of its body in memory
 
 
 class Front:
     """The inference paths; what they do not cover goes to ``behind``."""
 
-    def __init__(self, behind: ASGIApp, services: Services, keys: ApiKeys, draining: Callable[[], bool]) -> None:
+    def __init__(self, behind: ASGIApp, services: Services, keys: Authenticator, draining: Callable[[], bool]) -> None:
         self._behind = behind
         self._services = services
         self._keys = keys
         self._draining = draining
         self._limits = services.settings.limits
         self._in_flight = 0
-        self._bodies = Bodies(BODIES_AT_ONCE * self._limits.body_bytes)
+        self._held = 0
         self._inference: Inference | None = None
         self._rest: RestInference | None = None
+        self._records: RecordsInference | None = None
         self._plain: dict[str, _Handler] = {
             "/v2": self._server,
             "/v2/": self._server,
@@ -67,12 +73,23 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] != "http" or not scope["path"].startswith("/v2"):
+        if scope["type"] != "http":
+            await self._behind(scope, receive, send)
+            return
+        path: str = scope["path"]
+        open_inference = path.startswith("/v2")
+        records = None if open_inference or scope["method"] != "POST" else _RECORDS.match(path)
+        if records is None and not open_inference:
             await self._behind(scope, receive, send)
             return
         headers = headers_of(scope)
+        request = Request(headers, receive, scope["client"][0] if scope.get("client") else None)
         try:
-            reply = await self._reply(scope["method"], scope["path"], headers, receive)
+            if records is None:
+                reply = await self._reply(scope["method"], path, request)
+            else:
+                request.model = records[1]
+                reply = await self._records_reply(request)
         except ClientGone:
             return
         if b"accept-encoding" in headers:
@@ -92,10 +109,10 @@ class Front:
         if self._inference is None:
             self._inference = Inference(self._services, Gather(self._services.scoring, self._limits))
             self._rest = RestInference(self._inference)
+            self._records = RecordsInference(self._inference)
         return self._inference
 
-    async def _reply(self, method: str, path: str, headers: dict[bytes, bytes], receive: Receive) -> Reply:
-        request = Request(headers, receive)
+    async def _reply(self, method: str, path: str, request: Request) -> Reply:
         try:
             handler, verbs = self._route(path, request)
             if method not in verbs:
@@ -127,48 +144,85 @@ class Front:
             return self._load, ("POST",)
         raise NotFound("no such path")
 
-    async def _infer(self, request: Request) -> Reply:
+    async def _records_reply(self, request: Request) -> Reply:
+        """Plain records, whose errors are those of the management API."""
+        try:
+            return await self._score_records(request)
+        except TrueupError as error:
+            errors.let_go(error)
+            return errors.answer_records(error)
+        except (ClientGone, asyncio.CancelledError):
+            raise
+        except Exception as error:  # its text may hold a caller's values
+            log("inference").error("request_failed", kind=type(error).__name__)
+            return errors.unexpected_records()
+
+    @contextmanager
+    def _admitted(self, request: Request) -> Iterator[None]:
+        """Counts a request for as long as the block lasts. Raises Overloaded."""
         if self._in_flight >= self._limits.inferences_in_flight:
             raise Overloaded("too many requests are in flight", next_step="try again after a moment")
         self._in_flight += 1
         try:
-            await self._allow(request, Permission.SCORE)
+            yield
+        finally:
+            self._in_flight -= 1
+            self._held -= request.held
+
+    async def _score_records(self, request: Request) -> Reply:
+        with self._admitted(request):
+            caller = await self._allow(request, Permission.SCORE, request.model)
+            body = await self._body(request)
+            call = RecordsCall(request.model, _key(request), partial(self._keys.spend, caller))
+            records = self._records or RecordsInference(self.inference)
+            return await records.score(call, body)
+
+    async def _infer(self, request: Request) -> Reply:
+        with self._admitted(request):
+            caller = await self._allow(request, Permission.SCORE, request.model)
             body = await self._body(request)
             length = request.headers.get(b"inference-header-content-length")
             if length is not None and not (length.isdigit() and len(length) < 12):
                 raise InvalidInput("Inference-Header-Content-Length is a number of bytes")
-            key = request.headers.get(b"idempotency-key")
             call = Call(
                 request.model,
                 request.version,
                 None if length is None else int(length),
-                None if key is None else key.decode("latin-1"),
+                _key(request),
+                partial(self._keys.spend, caller),
             )
             rest = self._rest or RestInference(self.inference)
-            self._bodies.take(len(body))
-            try:
-                return await rest.infer(call, body)
-            finally:
-                self._bodies.give(len(body))
-        finally:
-            self._in_flight -= 1
+            return await rest.infer(call, body)
 
     async def _body(self, request: Request) -> bytes:
-        body = await read_body(request.receive, request.headers, self._limits.body_bytes, self._bodies)
+        most = self._limits.body_bytes
+        body = await read_body(request.receive, request.headers, most, partial(self._hold, request))
         encoding = request.headers.get(b"content-encoding", b"").lower()
-        return unpacked(body, encoding, self._limits.body_bytes) if body and encoding not in _PLAIN else body
+        if not body or encoding in _PLAIN:
+            return body
+        body = unpacked(body, encoding, most)
+        self._hold(request, len(body))
+        return body
 
-    async def _allow(self, request: Request, permission: Permission) -> None:
-        """Raises Unauthenticated, Forbidden."""
+    def _hold(self, request: Request, size: int) -> None:
+        """Counts bytes in memory until the request is answered. Raises Overloaded."""
+        request.held += size
+        self._held += size
+        if self._held > self._limits.bodies_bytes:
+            raise Overloaded("too many large bodies at once", next_step="try again after a moment")
+
+    async def _allow(self, request: Request, permission: Permission, deployment: str | None = None) -> Caller:
+        """Who is calling. Raises Unauthenticated, Forbidden, RateLimited."""
         authorization = request.headers.get(b"authorization", b"")
         text = authorization[7:] if authorization[:7].lower() == b"bearer " else request.headers.get(b"x-api-key", b"")
         if not text:
             raise Unauthenticated("an API key is needed", next_step="send `Authorization: Bearer tu_...`")
         shown = text.decode("latin-1").strip()
-        key = self._keys.known(shown)
-        if key is None:
-            key = await asyncio.get_running_loop().run_in_executor(None, self._keys.authenticate, shown)
-        key.require(permission)
+        caller = self._keys.known(shown)
+        if caller is None:
+            caller = await _in_thread(partial(self._keys.authenticate, shown, request.peer))
+        caller.require(permission, deployment)
+        return caller
 
     async def _live(self, _: Request) -> Reply:
         return _json({"live": True})
@@ -181,36 +235,44 @@ class Front:
         return _json({"name": tensors.SERVER, "version": _version(), "extensions": EXTENSIONS})
 
     async def _models(self, request: Request) -> Reply:
-        await self._allow(request, Permission.READ)
+        caller = await self._allow(request, Permission.READ)
         found = await _in_thread(self._services.registry.deployments)
-        return _json({"models": [d.name for d in found]})
+        return _json({"models": [d.name for d in found if caller.may(Permission.READ, d.name)]})
 
     async def _model(self, request: Request) -> Reply:
-        await self._allow(request, Permission.READ)
+        await self._allow(request, Permission.READ, request.model)
         return _json(tensors.metadata(await self.inference.resolved(request.model, request.version)))
 
     async def _model_ready(self, request: Request) -> Reply:
-        await self._allow(request, Permission.READ)
+        await self._allow(request, Permission.READ, request.model)
         found = await self.inference.resolved(request.model, request.version)
         ready = found.champion.scorer is not None or found.deployment.serving.fallback is not None
         return _json({"name": request.model, "ready": ready}, 200 if ready else 503)
 
     async def _index(self, request: Request) -> Reply:
-        await self._allow(request, Permission.READ)
-        body = await self._body(request)
+        caller = await self._allow(request, Permission.READ)
+        with self._admitted(request):
+            body = await self._body(request)
         only_ready = False
         if body.strip():
             try:
                 only_ready = msgspec.json.decode(body, type=dict[str, bool]).get("ready", False)
             except (msgspec.MsgspecError, UnicodeError):
                 raise InvalidInput("the body is a JSON object with `ready`, or empty") from None
-        return _json(await _in_thread(lambda: self.inference.index(only_ready=only_ready)))
+        reads = partial(caller.may, Permission.READ)
+        return _json(await _in_thread(lambda: self.inference.index(only_ready=only_ready, shown=reads)))
 
     async def _load(self, request: Request) -> Reply:
-        await self._allow(request, Permission.DEPLOY)
-        await self._body(request)
+        await self._allow(request, Permission.DEPLOY, request.model)
+        with self._admitted(request):
+            await self._body(request)
         await _in_thread(lambda: self.inference.reload(request.model, load=request.action == "load"))
         return _json({})
+
+
+def _key(request: Request) -> str | None:
+    key = request.headers.get(b"idempotency-key")
+    return None if key is None else key.decode("latin-1")
 
 
 async def _in_thread(call: Callable[[], Any]) -> Any:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
 from trueup.doors.api.errors import BodyTooLarge, BodyTooSlow
-from trueup.errors import InvalidInput, Overloaded
+from trueup.doors.headers import API_HEADERS
+from trueup.errors import InvalidInput
 
 BODY_READ_S = 30.0
 PACK_FROM = 1_024  # bytes: smaller answers gain nothing
 JSON = (b"content-type", b"application/json")
-SECURITY = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-)
 
 
 @dataclass(slots=True)
@@ -39,26 +37,13 @@ def headers_of(scope: Scope) -> dict[bytes, bytes]:
     return dict(scope["headers"][::-1])
 
 
-class Bodies:
-    """How many bytes of bodies are in memory, all requests together: at most ``most``."""
+async def read_body(
+    receive: Receive, headers: dict[bytes, bytes], most: int, hold: Callable[[int], None] = lambda _: None
+) -> bytes:
+    """The whole body as it was sent; ``hold`` is told of bytes as they come, and may refuse them.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._held = 0
-
-    def take(self, size: int) -> None:
-        """Counts bytes in. Raises Overloaded, and then has not."""
-        if self._held + size > self._most:
-            raise Overloaded("too many large bodies at once", next_step="try again after a moment")
-        self._held += size
-
-    def give(self, size: int) -> None:
-        """Counts them out."""
-        self._held -= size
-
-
-async def read_body(receive: Receive, headers: dict[bytes, bytes], most: int, bodies: Bodies) -> bytes:
-    """The whole body as it was sent. Raises BodyTooLarge as soon as it is, BodyTooSlow, Overloaded, ClientGone."""
+    Raises BodyTooLarge as soon as it is, BodyTooSlow, ClientGone.
+    """
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > most:
         raise _too_large(most)
@@ -72,8 +57,9 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], most: int, bo
             body: bytes = message.get("body", b"")
             if len(body) > most:
                 raise _too_large(most)
+            hold(len(body))
             return body
-        return await _pieces(message, receive, most, bodies)
+        return await _pieces(message, receive, most, hold)
     except asyncio.CancelledError:
         if late and not reading.uncancel():
             raise BodyTooSlow(f"the body did not arrive within {BODY_READ_S:.0f} s") from None
@@ -82,25 +68,21 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], most: int, bo
         timer.cancel()
 
 
-async def _pieces(message: Message, receive: Receive, most: int, bodies: Bodies) -> bytes:
+async def _pieces(message: Message, receive: Receive, most: int, hold: Callable[[int], None]) -> bytes:
     """A body that comes in several messages, of which ``message`` is the first."""
     chunks: list[bytes] = []
     held = 0
-    try:
-        while True:
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            chunk = message.get("body", b"")
-            bodies.take(len(chunk))
-            chunks.append(chunk)
-            held += len(chunk)
-            if held > most:
-                raise _too_large(most)
-            if not message.get("more_body", False):
-                return b"".join(chunks)
-            message = await receive()
-    finally:
-        bodies.give(held)
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunks.append(message.get("body", b""))
+        held += len(chunks[-1])
+        if held > most:
+            raise _too_large(most)
+        hold(len(chunks[-1]))
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+        message = await receive()
 
 
 def _stop(reading: asyncio.Task[Any], late: list[bool]) -> None:
@@ -143,10 +125,10 @@ async def send_reply(send: Send, reply: Reply, *, head: bool = False) -> None:
     """Sends it; for HEAD without its body."""
     length = (b"content-length", str(len(reply.body)).encode())
     if not reply.headers:
-        headers = [*SECURITY, JSON, length]
+        headers = [*API_HEADERS, JSON, length]
     else:
         kind = () if any(name == b"content-type" for name, _ in reply.headers) else (JSON,)
-        headers = [*SECURITY, *kind, *reply.headers, length]
+        headers = [*API_HEADERS, *kind, *reply.headers, length]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head else reply.body})
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -19,7 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from grpc import StatusCode
 
 from trueup.doors.api.errors import BodyTooSlow
-from trueup.doors.auth import ApiKeys, Permission
+from trueup.doors.auth import Authenticator, Caller, Permission
 from trueup.doors.inference import wire
 from trueup.doors.inference.asking import Arrival
 from trueup.doors.inference.grpc.errors import UNEXPECTED, status_of, text
@@ -36,13 +37,21 @@ Metadata: TypeAlias = dict[str, str]
 Handle = Callable[[_Asked, "Call"], Awaitable[Message]]
 
 
+NOBODY = Caller("", ())  # who needs no key
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a call says beside its message: ``key`` is the metadata's; ``deadline`` of time.monotonic."""
+    """What a call says beside its message: ``key`` is the metadata's; ``deadline`` of time.monotonic.
+
+    ``spend`` is told the number of instances, and raises RateLimited.
+    """
 
     arrival: Arrival
+    caller: Caller = NOBODY
     key: str | None = None
     deadline: float | None = None
+    spend: Callable[[int], None] = lambda _: None
 
 
 class Bound:
@@ -68,7 +77,7 @@ class Bound:
 class Calls:
     """Makes the handlers that gRPC runs. Health probes are neither counted nor asked for a key."""
 
-    def __init__(self, keys: ApiKeys, limits: Limits) -> None:
+    def __init__(self, keys: Authenticator, limits: Limits) -> None:
         self._keys = keys
         self.open = Bound(limits.grpc_calls, "calls")
 
@@ -77,8 +86,8 @@ class Calls:
 
         async def serve(_: Any, context: Context) -> bytes:
             with answering_faults(context) as fault, self.open.one():
-                await self.allow(metadata(context), permission)
-                return await _one(asked, handle, context)
+                caller = await self.allow(context, metadata(context), permission)
+                return await self._one(asked, handle, context, caller)
             return await fault.abort()
 
         return grpc.stream_unary_rpc_method_handler(serve)
@@ -88,24 +97,36 @@ class Calls:
 
         async def guarded(_: Any, context: Context) -> None:
             with answering_faults(context) as fault, self.open.one():
-                await self.allow(metadata(context), permission)
+                await self.allow(context, metadata(context), permission)
                 await serve(context)
                 return
             await fault.abort()
 
         return grpc.stream_stream_rpc_method_handler(guarded)
 
-    async def allow(self, sent: Metadata, permission: Permission) -> None:
-        """Raises Unauthenticated, Forbidden."""
+    async def allow(self, context: Context, sent: Metadata, permission: Permission) -> Caller:
+        """Who is calling. Raises Unauthenticated, Forbidden, RateLimited."""
         authorization = sent.get("authorization", "")
         bearer = authorization[:7].lower() == "bearer "
         shown = (authorization[7:] if bearer else sent.get("x-api-key", "")).strip()
         if not shown:
             raise Unauthenticated("an API key is needed", next_step="send metadata `authorization: Bearer tu_...`")
-        key = self._keys.known(shown)
-        if key is None:
-            key = await asyncio.get_running_loop().run_in_executor(None, self._keys.authenticate, shown)
-        key.require(permission)
+        caller = self._keys.known(shown)
+        if caller is None:
+            authenticate = partial(self._keys.authenticate, shown, _peer(context))
+            caller = await asyncio.get_running_loop().run_in_executor(None, authenticate)
+        caller.require(permission)
+        return caller
+
+    def call_of(self, context: Context, sent: Metadata, caller: Caller) -> Call:
+        """What stands beside the message that was just read."""
+        spend = partial(self._keys.spend, caller)
+        return Call(Arrival.now(), caller, sent.get("idempotency-key"), _deadline(context), spend)
+
+    async def _one(self, asked: type[_Asked], handle: Handle[_Asked], context: Context, caller: Caller) -> bytes:
+        raw = await read(context)
+        call = self.call_of(context, metadata(context), caller)
+        return await _answered(asked, handle, raw, call)
 
 
 def open_to_all(asked: type[_Asked], handle: Handle[_Asked]) -> Any:
@@ -113,15 +134,14 @@ def open_to_all(asked: type[_Asked], handle: Handle[_Asked]) -> Any:
 
     async def serve(_: Any, context: Context) -> bytes:
         with answering_faults(context) as fault:
-            return await _one(asked, handle, context)
+            raw = await read(context)
+            return await _answered(asked, handle, raw, Call(Arrival.now()))
         return await fault.abort()
 
     return grpc.stream_unary_rpc_method_handler(serve)
 
 
-async def _one(asked: type[_Asked], handle: Handle[_Asked], context: Context) -> bytes:
-    raw = await read(context)
-    call = call_of(context, metadata(context))
+async def _answered(asked: type[_Asked], handle: Handle[_Asked], raw: bytes | None, call: Call) -> bytes:
     if raw is None:
         raise InvalidInput("the call ended without a message")
     answer: bytes = (await handle(parsed(asked, raw), call)).SerializeToString()
@@ -148,10 +168,15 @@ def parsed(asked: type[_Asked], raw: bytes) -> _Asked:
     return message
 
 
-def call_of(context: Context, sent: Metadata) -> Call:
-    """What stands beside the message that was just read."""
+def _deadline(context: Context) -> float | None:
     left = context.time_remaining()
-    return Call(Arrival.now(), sent.get("idempotency-key"), None if left is None else time.monotonic() + left)
+    return None if left is None else time.monotonic() + left
+
+
+def _peer(context: Context) -> str | None:
+    """The caller's address without its port, as HTTP has it."""
+    kind, _, place = context.peer().partition(":")
+    return place.rpartition(":")[0].replace("%5B", "").replace("%5D", "") if kind in ("ipv4", "ipv6") else None
 
 
 def metadata(context: Context) -> Metadata:

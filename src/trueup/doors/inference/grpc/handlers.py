@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import TypeVar
 
 from trueup.domain.batch import Channel
+from trueup.doors.auth import Permission
 from trueup.doors.inference.asking import Inference, Terms, terms_of
 from trueup.doors.inference.gather import Part
 from trueup.doors.inference.grpc import contents
@@ -39,8 +41,9 @@ class Handlers:
         """Everything a prediction depends on answers, and the server is not stopping."""
         return pb.ServerReadyResponse(ready=await self._readiness.ready())
 
-    async def model_ready(self, request: pb.ModelReadyRequest, _: Call) -> pb.ModelReadyResponse:
-        """Whether the model can answer. Raises NotFound."""
+    async def model_ready(self, request: pb.ModelReadyRequest, call: Call) -> pb.ModelReadyResponse:
+        """Whether the model can answer. Raises NotFound, Forbidden."""
+        call.caller.require(Permission.READ, request.name)
         found = await self._inference.resolved(request.name, request.version or None)
         can = found.champion.scorer is not None or found.deployment.serving.fallback is not None
         return pb.ModelReadyResponse(ready=can)
@@ -49,8 +52,9 @@ class Handlers:
         """Name, version, extensions."""
         return pb.ServerMetadataResponse(name=tensors.SERVER, version=version("trueup"), extensions=EXTENSIONS)
 
-    async def model_metadata(self, request: pb.ModelMetadataRequest, _: Call) -> pb.ModelMetadataResponse:
-        """What the model takes and gives. Raises NotFound."""
+    async def model_metadata(self, request: pb.ModelMetadataRequest, call: Call) -> pb.ModelMetadataResponse:
+        """What the model takes and gives. Raises NotFound, Forbidden."""
+        call.caller.require(Permission.READ, request.name)
         found = tensors.metadata(await self._inference.resolved(request.name, request.version or None))
         return pb.ModelMetadataResponse(
             name=found.name,
@@ -61,11 +65,13 @@ class Handlers:
         )
 
     async def model_infer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
-        """Scores, books, answers: raw when asked raw. Raises Overloaded, and what ``Inference.score`` raises."""
+        """Scores, books, answers: raw when asked raw. Raises Forbidden, Overloaded, and as ``Inference.score``."""
+        call.caller.require(Permission.SCORE, request.model_name)
         with self._inferences.one():
             resolved = await self._inference.resolved(request.model_name, request.model_version or None)
             payload = contents.payload_of(request, self._inference.limits.request_rows)
-            outputs = contents.wanted(request, tensors.outputs_of(resolved.contract))
+            call.spend(payload.rows)
+            outputs = contents.wanted(request, tensors.mapping(resolved).outputs)
             terms = terms_of(Channel.GRPC, contents.parameters_of(request.parameters), key=call.key)
             parts = await self._inference.score(
                 resolved,
@@ -78,22 +84,27 @@ class Handlers:
             )
         return _answer(request, resolved, outputs, parts)
 
-    async def repository_index(self, request: pb.RepositoryIndexRequest, _: Call) -> pb.RepositoryIndexResponse:
-        """Every deployment and its state."""
-        found = await _in_thread(lambda: self._inference.index(only_ready=request.ready))
+    async def repository_index(self, request: pb.RepositoryIndexRequest, call: Call) -> pb.RepositoryIndexResponse:
+        """Every deployment that the caller may read, and its state."""
+        reads = partial(call.caller.may, Permission.READ)
+        found = await _in_thread(lambda: self._inference.index(only_ready=request.ready, shown=reads))
         return pb.RepositoryIndexResponse(models=[pb.RepositoryIndexResponse.ModelIndex(**one) for one in found])
 
-    async def repository_load(self, request: pb.RepositoryModelLoadRequest, _: Call) -> pb.RepositoryModelLoadResponse:
-        """Loads the newest revision now. Raises NotFound."""
+    async def repository_load(
+        self, request: pb.RepositoryModelLoadRequest, call: Call
+    ) -> pb.RepositoryModelLoadResponse:
+        """Loads the newest revision now. Raises NotFound, Forbidden."""
         name = request.model_name or request.repository_name
+        call.caller.require(Permission.DEPLOY, name)
         await _in_thread(lambda: self._inference.reload(name, load=True))
         return pb.RepositoryModelLoadResponse(model_name=name, is_loaded=True)
 
     async def repository_unload(
-        self, request: pb.RepositoryModelUnloadRequest, _: Call
+        self, request: pb.RepositoryModelUnloadRequest, call: Call
     ) -> pb.RepositoryModelUnloadResponse:
-        """Lets go of the model until it is asked for again. Raises NotFound."""
+        """Lets go of the model until it is asked for again. Raises NotFound, Forbidden."""
         name = request.model_name or request.repository_name
+        call.caller.require(Permission.DEPLOY, name)
         await _in_thread(lambda: self._inference.reload(name, load=False))
         return pb.RepositoryModelUnloadResponse(model_name=name, is_unloaded=True)
 

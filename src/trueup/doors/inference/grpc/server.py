@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from trueup.bootstrap import Services
-from trueup.doors.auth import ApiKeys, Permission
+from trueup.doors.auth import Authenticator, Permission
 from trueup.doors.inference.asking import Inference
 from trueup.doors.inference.grpc import health
 from trueup.doors.inference.grpc.calls import Calls, open_to_all
@@ -34,7 +34,7 @@ class GrpcServer:
     def __init__(
         self,
         services: Services,
-        keys: ApiKeys,
+        keys: Authenticator,
         draining: Callable[[], bool],
         *,
         host: str,

@@ -11,7 +11,7 @@ import asyncio
 from typing import Any
 
 from trueup.doors.auth import Permission
-from trueup.doors.inference.grpc.calls import Call, Calls, Context, Metadata, call_of, metadata, parsed
+from trueup.doors.inference.grpc.calls import Call, Calls, Context, Metadata, metadata, parsed
 from trueup.doors.inference.grpc.errors import UNEXPECTED, status_of, text
 from trueup.doors.inference.grpc.generated import open_inference_pb2 as pb
 from trueup.doors.inference.grpc.handlers import Handlers
@@ -70,8 +70,9 @@ class Streams:
                 raw = await context.read()
                 if not isinstance(raw, bytes):  # EOF
                     break
-                await self._calls.allow(sent, Permission.SCORE)  # the key may be revoked by now
-                answers.put_nowait(asyncio.create_task(self._answered(raw, call_of(context, sent))))
+                caller = await self._calls.allow(context, sent, Permission.SCORE)  # the key may be revoked by now
+                call = self._calls.call_of(context, sent, caller)
+                answers.put_nowait(asyncio.create_task(self._answered(raw, call)))
             answers.put_nowait(None)
         except Exception as error:
             answers.put_nowait(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -42,6 +42,7 @@ class Call:
     version: str | None
     header_bytes: int | None  # length of the JSON in front of binary tensors
     key: str | None  # of the header Idempotency-Key
+    spend: Callable[[int], None]  # told the number of instances; raises RateLimited
 
 
 class RestInference:
@@ -56,6 +57,7 @@ class RestInference:
         resolved = await self._inference.resolved(call.model, call.version)
         request, raw, single = _parsed(call, body, resolved.contract, self._inference.limits.request_rows)
         inputs = tensors.checked(request.inputs, raw, self._inference.limits.request_rows)
+        call.spend(inputs.rows)
         parameters = request.parameters if isinstance(request.parameters, dict) else {}
         terms = terms_of(Channel.REST, parameters, key=call.key)
         wanted = _wanted(request, resolved, binary=single)
