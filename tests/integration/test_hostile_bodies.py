@@ -51,6 +51,7 @@ def server_process(database: Urls, tmp_path_factory: pytest.TempPathFactory) -> 
         database,
         folder,
         LIMITS__BODY_BYTES=str(BODY),
+        LIMITS__BODIES_BYTES=str(8 * BODY),
         LIMITS__REQUEST_ROWS="1000",
         LIMITS__CONNECTIONS="300",
         LIMITS__HEADER_READ_S="2",

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import grpc
 import httpx2
@@ -139,14 +138,8 @@ class TestLater:
         first = one("k", 250_000.0)
         tomorrow = datetime.now(UTC) + timedelta(days=1)
 
-        class Tomorrow(datetime):
-            @classmethod
-            def now(cls, tz: Any = None) -> datetime:
-                return tomorrow.astimezone(tz)
-
         us = int(tomorrow.timestamp() * 1e6)
         monkeypatch.setattr(Arrival, "now", classmethod(lambda cls: cls(us, time.perf_counter_ns())))
-        monkeypatch.setattr("trueup.doors.api.handlers.datetime", Tomorrow)
         assert one("k", 250_000.0) == first
         assert door.count() == 1
         fresh, _ = one("another", 250_000.0)
