@@ -42,6 +42,7 @@ class Limits(BaseModel):
     commits_in_flight: int = Field(2, ge=1, le=16, description="batches of one deployment being booked at once")
     requests_in_flight: int = Field(64, ge=1, description="HTTP requests being read or answered; 503 beyond")
     inferences_in_flight: int = Field(1_024, ge=1, description="inference requests being answered; 503 beyond")
+    metric_deployments: int = Field(64, ge=1, le=1_000, description="deployments with metrics of their own")
     pool_connections: int = Field(8, ge=1, le=100, description="connections of one process per role")
 
 
@@ -63,4 +64,6 @@ class Settings(BaseSettings):
     port: int = Field(8321, ge=0, le=65_535, description="port of the HTTP door")
     log_level: str = Field("warning", pattern="^(debug|info|warning|error)$", description="lowest level logged")
     log_json: bool = Field(False, description="log as JSON lines")
+    metrics_open: bool = Field(False, description="whether GET /metrics needs no key")
+    metrics_token: SecretStr | None = Field(None, min_length=32, description="a bearer token for GET /metrics alone")
     limits: Limits = Field(default_factory=Limits)

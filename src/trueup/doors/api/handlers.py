@@ -37,6 +37,7 @@ from trueup.errors import (
 from trueup.outcomes.decoding import outcome_batch, outcome_contract
 from trueup.ports import PredictionFilter
 from trueup.scoring.service import Instances, Response, RowRefusal
+from trueup.telemetry.requests import current
 
 _T = TypeVar("_T")
 _TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
@@ -55,6 +56,7 @@ def score(services: Services, name: str, body: bytes) -> HttpResponse:
     began = time.perf_counter_ns()
     request = parsed(body, ScoreRequest)
     resolved = services.scoring.resolve(name)
+    current().resolved(resolved.deployment.name)
     if (request.instance is msgspec.UNSET) == (request.instances is msgspec.UNSET):
         raise InvalidInput("a request holds either `instance` or `instances`", next_step="see /docs for examples")
     single = isinstance(request.instance, msgspec.Raw)
@@ -69,6 +71,7 @@ def score(services: Services, name: str, body: bytes) -> HttpResponse:
         want_reasons=request.reasons,
         parse_us=(time.perf_counter_ns() - began) // 1000,
     )
+    current().scoring(decoded.received)
     response = services.scoring.score(resolved, instances)
     answers = _answers(response, resolved.contract, want_reasons=request.reasons)
     if single:

@@ -25,12 +25,14 @@ from trueup.bootstrap import Services
 from trueup.domain.batch import Status
 from trueup.doors.api import handlers, schemas
 from trueup.doors.api.edge import Edge, Work
-from trueup.doors.api.errors import answer, shaped
+from trueup.doors.api.errors import answer, shaped, status_of
+from trueup.doors.api.scraping import add_metrics
 from trueup.doors.auth import ApiKey, ApiKeys, Permission, PostgresApiKeys, open_keys
 from trueup.doors.inference.server import Front
 from trueup.errors import TrueupError, Unauthenticated
 from trueup.ports import PredictionFilter
 from trueup.postgres import Pool
+from trueup.telemetry.requests import current
 
 CONNECTIONS = 1_000
 SHUTDOWN_S = 30
@@ -69,8 +71,9 @@ def create_app(services: Services, keys: ApiKeys | None = None) -> FastAPI:
     _add_health(app, services, work)
     _add_scoring(app, services, work, _guard(known, work))
     _add_reading(app, services, work, _guard(known, work))
+    add_metrics(app, services, _guard(known, work)(Permission.READ).dependency)
     _add_error_handlers(app)
-    app.add_middleware(Edge, work=work)
+    app.add_middleware(Edge, work=work, telemetry=services.telemetry)
     return app
 
 
@@ -229,6 +232,7 @@ def _filter(
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(TrueupError)
     async def ours(_: Request, error: TrueupError) -> Response:
+        current().answered(*status_of(error))
         return answer(error)
 
     @app.exception_handler(RequestValidationError)
@@ -289,6 +293,7 @@ def serve(services: Services, *, host: str, port: int, drain_s: float = 2.0, sta
     with open_keys(services.urls.owner) as keys:
         app = create_app(services, keys)
         calm_collector()
+        services.telemetry.start(services.settings.data_dir / "run")
         front = Front(app, services, keys, lambda: bool(app.state.draining))
         _serve(app, front, host, port, drain_s, started)
 

@@ -23,6 +23,7 @@ from trueup.doors.inference.gather import Ask, Decode, Gather, Part
 from trueup.errors import Conflict, InvalidInput, NotFound, ScoringError, TrueupError, Unavailable
 from trueup.scoring.service import REFRESH_S, Resolved
 from trueup.telemetry import log
+from trueup.telemetry.requests import current
 
 AGED_S = 5.0  # a revision older than this is looked up before it answers
 UNKEYED_SOURCE = "unkeyed"  # rows that nobody can repeat: their keys are drawn here
@@ -101,6 +102,7 @@ class Inference:
                 self._refresh(model)
         if version is not None and version != found.champion.version.version:
             raise NotFound("no such version of the model answers", next_step="the model's metadata lists the versions")
+        current().resolved(found.deployment.name)
         return found
 
     async def score(
@@ -131,7 +133,9 @@ class Inference:
             want_reasons=terms.reasons,
             deadline=terms.deadline,
             parse_us=(time.perf_counter_ns() - arrival.ns) // 1000,
+            trace=current().context,
         )
+        current().scoring(rows)
         parts = await self.gather.score(ask)
         _check_whole(parts)
         return parts

@@ -51,9 +51,14 @@ def answer(error: errors.TrueupError) -> Reply:
         headers.append(RETRY_AFTER)
     if isinstance(error, NotAllowed):
         headers.append((b"allow", error.allow.encode()))
-    return Reply(code, msgspec.json.encode({"error": text(error)}), headers)
+    return Reply(code, msgspec.json.encode({"error": text(error)}), headers, outcome(error))
+
+
+def outcome(error: errors.TrueupError) -> str:
+    """The error's code in metrics and logs, the same through every door."""
+    return "method_not_allowed" if isinstance(error, NotAllowed) else status_of(error)[1]
 
 
 def unexpected() -> Reply:
     """A fault of our own says nothing about the inside."""
-    return Reply(500, b'{"error":"trueup failed on this request; the server\'s log tells more"}')
+    return Reply(500, b'{"error":"trueup failed on this request; the server\'s log tells more"}', outcome="internal")

@@ -19,11 +19,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,10 @@ from trueup.errors import InstanceErrors, InvalidInput, Overloaded, TimedOut, Tr
 from trueup.scoring.service import Instances, Resolved, Response, RowRefusal, Scoring
 from trueup.settings import Limits
 from trueup.telemetry import log
+from trueup.telemetry.requests import Telemetry
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
 
 REFUSALS_S = 0.05  # refusals wait for so long for others
 
@@ -61,6 +65,7 @@ class Ask:
     deadline: float | None = None  # of time.monotonic
     parse_us: int = 0
     waiting_since_ns: int = 0
+    trace: SpanContext | None = None
     answer: asyncio.Future[Part] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def goes_with(self, other: Ask) -> bool:
@@ -106,7 +111,7 @@ class Part:
 class Gather:
     """The queues of all deployments. Belongs to one event loop."""
 
-    def __init__(self, scoring: Scoring, limits: Limits) -> None:
+    def __init__(self, scoring: Scoring, limits: Limits, telemetry: Telemetry) -> None:
         self._scoring = scoring
         self._limits = limits
         self._lines: dict[tuple[str, str], _Line] = {}
@@ -114,6 +119,9 @@ class Gather:
         self._refused: deque[tuple[Ask, RefusalReason]] = deque(maxlen=limits.queued_refusals)
         self._refusing: asyncio.Task[None] | None = None
         self.rejected = 0  # requests beyond the bound, since the start
+        self._telemetry = telemetry
+        telemetry.metrics.observe("queue_rows", lambda: self._now(lambda line: line.rows))
+        telemetry.metrics.observe("batches_in_flight", lambda: self._now(lambda line: line.in_flight))
 
     async def score(self, ask: Ask) -> list[Part]:
         """The answers to one request, in the order of its rows.
@@ -192,6 +200,14 @@ class Gather:
             if not predicted.scored and len(asks) > 1:
                 return self._alone(asks)
             booked = Booked(self._scoring.book(predicted))
+            if self._telemetry.traces.on:
+                self._telemetry.traces.batch(
+                    [ask.trace for ask in asks],
+                    asks[0].resolved.deployment.name,
+                    len(predicted.rows),
+                    predicted.steps_us,
+                    booked.response.receipt.book_us,
+                )
         except InvalidInput as error:
             return [error] if len(asks) == 1 else self._alone(asks)
         except TrueupError as error:
@@ -242,6 +258,8 @@ class Gather:
 
     def _refuse(self, ask: Ask, reason: RefusalReason) -> None:
         """Has the refusal booked, soon, with others; the oldest are only counted where too many wait."""
+        if len(self._refused) == self._limits.queued_refusals:
+            self._lost([self._refused.popleft()])
         self._refused.append((ask, reason))
         if self._refusing is None or self._refusing.done():
             self._refusing = asyncio.get_running_loop().create_task(self._book_refusals())
@@ -257,7 +275,22 @@ class Gather:
                 )
             except TrueupError as error:
                 log("inference").error("refusals_not_booked", error=error.message, lost=len(self._refused) + 1)
+                self._lost([(ask, reason), *self._refused])
+                self._refused.clear()
                 return
+
+    def _lost(self, refused: Iterable[tuple[Ask, RefusalReason]]) -> None:
+        """Counts refusals that the ledger will not know of."""
+        metrics = self._telemetry.metrics
+        for ask, _ in refused:
+            metrics.unbooked(metrics.deployment(ask.resolved.deployment.name), ask.rows)
+
+    def _now(self, count: Callable[[_Line], int]) -> dict[str, int]:
+        """A count of every deployment's lines, at this moment; called from any thread."""
+        found: dict[str, int] = {}
+        for (deployment, _), line in list(self._lines.items()):
+            found[deployment] = found.get(deployment, 0) + count(line)
+        return found
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)

@@ -62,7 +62,10 @@ class Front:
             return
         headers = headers_of(scope)
         try:
-            reply = await self._reply(scope["method"], scope["path"], headers, receive)
+            with self._services.telemetry.request(_door(scope["path"]), headers) as observed:
+                reply = await self._reply(scope["method"], scope["path"], headers, receive)
+                observed.answered(reply.status, reply.outcome)
+                reply.headers += observed.headers()
         except ClientGone:
             return
         await send_reply(send, packed(reply, headers.get(b"accept-encoding", b"")), head=scope["method"] == "HEAD")
@@ -78,7 +81,9 @@ class Front:
     def inference(self) -> Inference:
         """The handlers, with a gatherer of the running event loop."""
         if self._inference is None:
-            self._inference = Inference(self._services, Gather(self._services.scoring, self._limits))
+            self._inference = Inference(
+                self._services, Gather(self._services.scoring, self._limits, self._services.telemetry)
+            )
         return self._inference
 
     @property
@@ -207,6 +212,12 @@ class Front:
         await self._body(request)
         await _in_thread(lambda: self.inference.reload(request.model, load=request.action == "load"))
         return _json({})
+
+
+def _door(path: str) -> str:
+    if path.endswith("/infer"):
+        return "rest"
+    return "health" if path.startswith("/v2/health/") else "api"
 
 
 async def _in_thread(call: Callable[[], Any]) -> Any:
