@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from trueup.domain.batch import Booked, RefusalReason, Role
 from trueup.telemetry.layout import (
+    BOOKED,
     DOORS,
     FAMILIES,
     FIRST,
@@ -38,13 +39,13 @@ from trueup.telemetry.layout import (
 Observation = Callable[[], Mapping[str, float] | float]
 """A gauge now: by deployment, or one number for what belongs to none."""
 
-_DOOR = {door: place for place, door in enumerate(DOORS)}
 _OUTCOME = {code: place for place, code in enumerate(OUTCOMES)}
 _REASON = {reason: place for place, reason in enumerate(RefusalReason)}
 _ROLE = {role: place for place, role in enumerate(Role)}
 _SECONDS_NS = tuple(round(bound * 1e9) for bound in SECONDS)
 _SECONDS_US = np.array([round(bound * 1e6) for bound in SECONDS], np.int32)
-_CELLS = len(SECONDS) + 2  # buckets, +Inf, sum
+_CELLS, _SIZES = len(SECONDS) + 2, len(ROWS) + 2  # buckets, +Inf, sum
+_FAILED = _OUTCOME["failed"]
 _STEP_STARTS = np.arange(len(STEPS) - 1) * _CELLS
 _OBSERVED = {f.name.removeprefix("trueup_"): f for f in FAMILIES if f.kind == "gauge" and f.per_deployment}
 
@@ -61,15 +62,18 @@ class Metrics:
         self._ids: dict[int, int] = {}
         self._observations: dict[str, list[Observation]] = {}
         self._adopt(self.state)
+        self.in_flight = [0] * len(DOORS)  # of each door, which alone writes to it
         self.state.views["process"][0] = time.time()
 
     def _adopt(self, state: State) -> None:
-        at = state.layout.at
+        at = {family: start for family, (start, _) in state.layout.at.items()}
         self.state = state
         self._cells = state.flat.data.cast("B").cast("d")
-        self._at_requests, self._at_seconds = at["trueup_requests"][0], at["trueup_request_seconds"][0]
-        self._at_received, self._at_unbooked = at["trueup_instances_received"][0], at["trueup_instances_unbooked"][0]
-        self._at_in_flight = at["trueup_requests_in_flight"][0]
+        self._steps = state.views["trueup_step_seconds"].reshape(state.layout.places, -1)
+        self._at_requests, self._at_seconds = at["trueup_requests"], at["trueup_request_seconds"]
+        self._at_received, self._at_unbooked = at["trueup_instances_received"], at["trueup_instances_unbooked"]
+        self._at_answered, self._at_refused = at["trueup_instances_answered"], at["trueup_instances_refused"]
+        self._at_sizes, self._at_rows = at["trueup_batch_rows"], at["trueup_rows_booked"]
 
     def share(self, state: State) -> None:
         """Goes on in ``state``, which other processes see: what was counted so far is added to it."""
@@ -109,16 +113,14 @@ class Metrics:
         self._places[name] = place
         return place
 
-    def arrived(self, door: str) -> None:
-        """A request is being answered; ``request`` says that it was."""
-        with self._requests:
-            self._cells[self._at_in_flight + _DOOR[door]] += 1.0
+    def request(self, door: int, place: int, outcome: str, ns: int, rows: int = 0, *, unbooked: bool = False) -> None:
+        """A request was answered: ``door`` counts in ``DOORS``, ``outcome`` is a code of ``OUTCOMES``.
 
-    def request(self, door: str, place: int, outcome: str, ns: int) -> None:
-        """A request was answered after ``ns`` nanoseconds with a code of ``OUTCOMES``."""
-        number = _DOOR[door]
-        row = place * len(DOORS) + number
-        count = self._at_requests + row * len(OUTCOMES) + _OUTCOME.get(outcome, _OUTCOME["failed"])
+        ``ns`` nanoseconds after it came, with ``rows`` instances that reached the scoring path; ``unbooked``
+        where the ledger knows nothing of them.
+        """
+        row = place * len(DOORS) + door
+        count = self._at_requests + row * len(OUTCOMES) + _OUTCOME.get(outcome, _FAILED)
         start = self._at_seconds + row * _CELLS
         bucket = start + bisect_left(_SECONDS_NS, ns)
         cells = self._cells
@@ -126,15 +128,13 @@ class Metrics:
             cells[count] += 1.0
             cells[bucket] += 1.0
             cells[start + _CELLS - 1] += ns * 1e-9
-            cells[self._at_in_flight + number] -= 1.0
-
-    def received(self, place: int, rows: int) -> None:
-        """Instances reached the scoring path."""
-        with self._requests:
-            self._cells[self._at_received + place] += rows
+            if rows:
+                cells[self._at_received + place] += rows
+                if unbooked:
+                    cells[self._at_unbooked + place] += rows
 
     def unbooked(self, place: int, rows: int) -> None:
-        """Instances got an error, and the ledger knows nothing of them."""
+        """Refusals were lost: the ledger knows nothing of these instances."""
         with self._requests:
             self._cells[self._at_unbooked + place] += rows
 
@@ -150,20 +150,20 @@ class Metrics:
         place = self._ids.get(deployment_id, OTHER)
         n = len(booked)
         steps = step_cells(steps_us, book_us)
-        did = np.bincount(booked, minlength=len(Booked)).tolist()
-        views = self.state.views
+        new, repeated, conflicts, withheld, *_ = np.bincount(booked, minlength=len(Booked)).tolist()
+        sizes, answered = self._at_sizes + place * _SIZES, self._at_answered + place * len(BOOKED)
+        refused, rows = self._at_refused + place * len(_REASON), self._at_rows + place * len(_ROLE)
+        cells = self._cells
         with self._batches:
-            views["trueup_step_seconds"][place].reshape(-1)[:] += steps
-            sizes = views["trueup_batch_rows"][place]
-            sizes[bisect_left(ROWS, n)] += 1
-            sizes[-1] += n
-            answered, refused = views["trueup_instances_answered"][place], views["trueup_instances_refused"][place]
-            answered += did[Booked.NEW : Booked.REPEATED + 1]
-            if did[Booked.CONFLICT]:
-                refused[_REASON[RefusalReason.CONFLICT]] += did[Booked.CONFLICT]
-                refused[_REASON[RefusalReason.REQUEST]] += did[Booked.WITHHELD]
+            self._steps[place] += steps
+            cells[sizes + bisect_left(ROWS, n)] += 1.0
+            cells[sizes + _SIZES - 1] += n
+            cells[answered] += new
+            cells[answered + 1] += repeated
+            cells[refused + _REASON[RefusalReason.CONFLICT]] += conflicts
+            cells[refused + _REASON[RefusalReason.REQUEST]] += withheld
             for role in roles:
-                views["trueup_rows_booked"][place, _ROLE[role]] += did[Booked.NEW]
+                cells[rows + _ROLE[role]] += new
 
     def refused(self, deployment_id: int, reasons: Iterable[RefusalReason]) -> None:
         """Refusals were booked."""
@@ -217,13 +217,15 @@ class Metrics:
                     place = self.deployment(deployment) if deployment else UNRESOLVED
                     found[place] = merge(found[place], one)
             self.state.views[f"trueup_{name}"][...] = found
+        self.state.views["trueup_requests_in_flight"][:] = self.in_flight
         self.state.views["process"][1:] = time.time(), resident_bytes()
 
 
 def step_cells(steps_us: NDArray[np.int32], book_us: int) -> Cells:
     """Cells (5 x buckets and sum) that n rows add: ``steps_us`` (n, 4) each its own, ``book_us`` all the same."""
     n, others = steps_us.shape
-    buckets = np.searchsorted(_SECONDS_US, steps_us, side="left") + _STEP_STARTS
+    buckets = _SECONDS_US.searchsorted(steps_us)
+    buckets += _STEP_STARTS
     cells = np.bincount(buckets.reshape(-1), minlength=(others + 1) * _CELLS).astype(np.float64)
     cells[_CELLS - 1 : others * _CELLS : _CELLS] = steps_us.sum(axis=0) * 1e-6
     book = others * _CELLS

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
-from trueup.telemetry.layout import OUTCOMES, UNRESOLVED
+from trueup.telemetry.layout import DOORS, OUTCOMES, UNRESOLVED
 from trueup.telemetry.logs import describe_with, log, shows_info
 from trueup.telemetry.metrics import Metrics
 from trueup.telemetry.sharing import Workers
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 REQUEST_ID = b"x-request-id"
 _SAFE_ID = re.compile(rb"[A-Za-z0-9._:/+=@~-]{1,128}\Z")
-_PROCESS, _NUMBERS = uuid4().hex[:12], count(1)
+_PROCESS, _NUMBERS = uuid4().hex[:12].encode(), count(1)
+_NO_HEADERS: list[tuple[bytes, bytes]] = []
+_DOOR = {door: place for place, door in enumerate(DOORS)}
 # Errors after which no row of the ledger speaks of the request's instances.
 _UNBOOKED = frozenset(OUTCOMES) - {
     *("ok", "instance_invalid", "scoring_failed", "conflict", "overloaded", "timed_out", "client_gone"),
@@ -43,13 +45,14 @@ class Observed:
     """A request from its arrival to its answer."""
 
     __slots__ = (
-        *("_headers", "_id", "_place", "_telemetry", "_token", "began_ns", "deployment", "door", "outcome"),
-        *("rows", "span", "status"),
+        *("_headers", "_id", "_metrics", "_number", "_place", "_token", "began_ns", "deployment", "door"),
+        *("outcome", "rows", "span", "status"),
     )
 
     def __init__(self, telemetry: Telemetry, door: str, headers: Mapping[bytes, bytes]) -> None:
-        self._telemetry = telemetry
+        self._metrics = telemetry.metrics
         self._headers = headers
+        self._number = _DOOR[door]
         self._id: bytes | None = None
         self._place = UNRESOLVED
         self.door = door
@@ -61,16 +64,16 @@ class Observed:
         self.span: Span | None = telemetry.traces.request(door, headers) if telemetry.traces.on else None
 
     def __enter__(self) -> Self:
-        self._telemetry.metrics.arrived(self.door)
+        self._metrics.in_flight[self._number] += 1
         self._token: Token[Observed | None] = _CURRENT.set(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         took_ns = time.perf_counter_ns() - self.began_ns
-        metrics = self._telemetry.metrics
-        metrics.request(self.door, self._place, self.outcome, took_ns)
-        if self.rows and self.outcome in _UNBOOKED:
-            metrics.unbooked(self._place, self.rows)
+        metrics = self._metrics
+        metrics.in_flight[self._number] -= 1
+        unbooked = self.outcome in _UNBOOKED
+        metrics.request(self._number, self._place, self.outcome, took_ns, self.rows, unbooked=unbooked)
         if self.span is not None:
             self._end_span(self.span)
         if shows_info():
@@ -80,12 +83,11 @@ class Observed:
     def resolved(self, deployment: str) -> None:
         """The request is for a deployment that exists."""
         self.deployment = deployment
-        self._place = self._telemetry.metrics.deployment(deployment)
+        self._place = self._metrics.deployment(deployment)
 
     def scoring(self, rows: int) -> None:
         """So many instances reach the scoring path."""
         self.rows += rows
-        self._telemetry.metrics.received(self._place, rows)
 
     def answered(self, status: int, outcome: str) -> None:
         """``status`` as HTTP says it, ``outcome`` one of ``OUTCOMES``."""
@@ -96,8 +98,8 @@ class Observed:
     def request_id(self) -> bytes:
         """The caller's own id where it is short and plain, else one of ours."""
         if self._id is None:
-            given = self._headers.get(REQUEST_ID, b"")
-            self._id = given if _SAFE_ID.match(given) else f"{_PROCESS}-{next(_NUMBERS):x}".encode()
+            given = self._headers.get(REQUEST_ID)
+            self._id = given if given and _SAFE_ID.match(given) else b"%b-%x" % (_PROCESS, next(_NUMBERS))
         return self._id
 
     @property
@@ -106,11 +108,15 @@ class Observed:
         return None if self.span is None else self.span.get_span_context()
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Headers of the answer: the request's id and, while tracing is on, its span."""
-        found = [(REQUEST_ID, self.request_id)]
+        """Headers of the answer: the request's id and, while tracing is on, its span.
+
+        An id of ours is worth its bytes only where somebody may ask for it: on errors, and where a log has it.
+        """
         if self.span is not None:
-            found.append((b"traceresponse", response_header(self.span)))
-        return found
+            return [(REQUEST_ID, self.request_id), (b"traceresponse", response_header(self.span))]
+        if self.outcome == "ok" and REQUEST_ID not in self._headers and not shows_info():
+            return _NO_HEADERS
+        return [(REQUEST_ID, self.request_id)]
 
     def _end_span(self, span: Span) -> None:
         from opentelemetry.trace import StatusCode

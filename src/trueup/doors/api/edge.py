@@ -141,7 +141,7 @@ class _Sender:
         self._send = send
         self.observed = observed
         policy = _VIEWER_POLICY if path.startswith(_DOCUMENTATION) else _POLICY
-        self._headers = [*_HEADERS, policy, *observed.headers()]
+        self._headers = [*_HEADERS, policy]
         self.started = False
 
     async def __call__(self, message: Message) -> None:
@@ -150,7 +150,7 @@ class _Sender:
             status = message["status"]
             if status != self.observed.status:  # whoever raised an error has said which
                 self.observed.answered(status, outcome_of(status))
-            message = {**message, "headers": [*message.get("headers", []), *self._headers]}
+            message = {**message, "headers": [*message.get("headers", []), *self._headers, *self.observed.headers()]}
         await self._send(message)
 
 
