@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from platform import python_version
 from typing import Any
 
 import numpy as np
 from prometheus_client.core import Metric
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.openmetrics.exposition import generate_latest as _untyped
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from trueup.telemetry.layout import FAMILIES, OTHER, OUTCOMES, PROCESS, UNRESOLVED, Cells, Family
 from trueup.telemetry.metrics import Metrics, named
 from trueup.telemetry.sharing import Workers
+
+_openmetrics: Callable[..., bytes] = _untyped
 
 
 class Exposition(Collector):
@@ -29,12 +33,10 @@ class Exposition(Collector):
         self._registry.register(self)
 
     def page(self, accept: str) -> tuple[bytes, str]:
-        """The exposition and its content type, in the newest format that ``accept`` names and we know."""
-        try:
-            encode, content_type = choose_encoder(accept)
-        except ValueError:  # a version that is no version
-            encode, content_type = choose_encoder("")
-        return encode(self._registry), content_type
+        """The exposition and its content type: OpenMetrics where ``accept`` names it, else Prometheus's text."""
+        if "application/openmetrics-text" in accept.lower():
+            return _openmetrics(self._registry, version="1.0.0"), CONTENT_TYPE_LATEST
+        return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
 
     def collect(self) -> Iterator[Metric]:
         """Every family; of counters that are there from the first moment also the zeros."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import ContextVar, Token
 from itertools import count
 from pathlib import Path
@@ -77,7 +78,8 @@ class Observed:
         if self.span is not None:
             self._end_span(self.span)
         if shows_info():
-            self._write(took_ns)
+            with suppress(OSError, ValueError):  # standard error is closed: no reason to fail what is booked
+                self._write(took_ns)
         _CURRENT.reset(self._token)
 
     def resolved(self, deployment: str) -> None:
