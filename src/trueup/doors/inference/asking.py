@@ -173,7 +173,7 @@ class Inference:
 
     def _forget(self, model: str, done: asyncio.Future[Resolved]) -> None:
         self._refreshing.pop(model, None)
-        if not done.cancelled() and done.exception() is not None:
+        if not done.cancelled() and not isinstance(done.exception(), NotFound | None):  # whoever asked is told
             log("inference").warning("not_refreshed", kind=type(done.exception()).__name__)
 
 
