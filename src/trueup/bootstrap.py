@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from trueup import telemetry
 from trueup.domain.deployment import ModelVersion, Parity, Serving
 from trueup.errors import TrueupError
 from trueup.ledger import migrating
 from trueup.ledger.embedded import EmbeddedPostgres
+from trueup.ledger.observed import ObservedLedger
 from trueup.ledger.postgres import PostgresLedger
 from trueup.ledger.urls import Urls, external_urls
 from trueup.ledger.views import make_contract_view
@@ -27,6 +27,8 @@ from trueup.scoring import parity, scorers
 from trueup.scoring.service import Scoring
 from trueup.settings import Limits, Settings
 from trueup.sql.runner import PostgresQueries
+from trueup.telemetry import configure
+from trueup.telemetry.requests import Telemetry
 
 
 @dataclass
@@ -41,6 +43,7 @@ class Services:
     queries: PostgresQueries
     scoring: Scoring
     deploying: Deploying
+    telemetry: Telemetry
     embedded: EmbeddedPostgres | None
     _pools: tuple[Pool, ...]
 
@@ -51,7 +54,8 @@ class Services:
         self.close()
 
     def close(self) -> None:
-        """Closes connections, then lets go of the embedded database."""
+        """Sends what telemetry waits, closes connections, then lets go of the embedded database."""
+        self.telemetry.close()
         for pool in self._pools:
             pool.close()
         if self.embedded is not None:
@@ -67,7 +71,7 @@ class Services:
 
 def open_services(settings: Settings) -> Services:
     """Starts or finds the database, brings it up to date, and wires the rooms. Raises LedgerUnavailable."""
-    telemetry.configure(settings.log_level, as_json=settings.log_json)
+    configure(settings.log_level, as_json=settings.log_json)
     urls, embedded = open_database(settings)
     try:
         migrating.migrate(urls.owner)
@@ -94,6 +98,8 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
     loader = Loader(artifacts, scorers.load)
     registry = PostgresRegistry(owner, make_contract_view)
     ledger = PostgresLedger(writer, reader, limits)
+    telemetry = Telemetry(limits.metric_deployments)
+    observed = ObservedLedger(ledger, telemetry.metrics)
     return Services(
         settings=settings,
         urls=urls,
@@ -101,8 +107,9 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
         ledger=ledger,
         outcomes=PostgresOutcomes(writer),
         queries=PostgresQueries(reader, limits),
-        scoring=Scoring(registry, ledger, _loading(loader), utc_now, limits),
+        scoring=Scoring(registry, observed, _loading(loader), utc_now, limits, telemetry.metrics),
         deploying=Deploying(registry, artifacts, _parity_check(loader)),
+        telemetry=telemetry,
         embedded=embedded,
         _pools=(owner, writer, reader),
     )

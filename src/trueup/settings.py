@@ -55,6 +55,7 @@ class Limits(BaseModel):
     stream_requests_in_flight: int = Field(
         32, ge=1, description="requests of one gRPC stream being answered; the next is read after"
     )
+    metric_deployments: int = Field(64, ge=1, le=1_000, description="deployments with metrics of their own")
     pool_connections: int = Field(8, ge=1, le=100, description="connections of one process per role")
 
 
@@ -188,6 +189,8 @@ class Settings(BaseSettings):
     admin_host: str = Field("127.0.0.1", description="address of the admin port")
     log_level: str = Field("warning", pattern="^(debug|info|warning|error)$", description="lowest level logged")
     log_json: bool = Field(False, description="log as JSON lines")
+    metrics_open: bool = Field(False, description="whether GET /metrics needs no key")
+    metrics_token: SecretStr | None = Field(None, min_length=32, description="a bearer token for GET /metrics alone")
     limits: Limits = Field(default_factory=Limits)
     oidc: Oidc = Field(default_factory=Oidc)
     rates: Rates = Field(default_factory=Rates)

@@ -78,7 +78,7 @@ class Finder:
         shown = {name: record[name] for name in _SHOWN}
         shown["content_digest"] = bytes(record["content_digest"]).hex()
         steps = zip(("parse", "validate", "queue", "model"), record["steps_us"], strict=True)
-        shown["steps_us"] = dict(steps)
+        shown["steps_us"] = {**dict(steps), "book": record["book_us"]}
         shown["fields"] = named_fields(contract, record)
         shown["reasons"] = _reasons(contract, record)
         shown["outcome"] = record["outcome"] if record["outcome_text"] is None else record["outcome_text"]

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueup.contracts.decoding import Decoder
-from trueup.contracts.horizon import due_days
+from trueup.contracts.horizon import due_days, event_times
 from trueup.contracts.identity import business_keys, content_digests
 from trueup.domain.batch import (
     REQUEST_SOURCE,
@@ -40,14 +40,15 @@ from trueup.domain.batch import (
     Scored,
     Source,
 )
-from trueup.domain.contract import Contract, FieldError, FieldType
+from trueup.domain.contract import Contract, FieldError
 from trueup.domain.deployment import Deployment, ModelVersion, Serving
 from trueup.errors import InvalidInput, ScoringError, TrueupError
 from trueup.ports import Clock, Ledger, ModelRegistry, Scorer, UnderWay
 from trueup.scoring.deciding import answers_of, fallback_answers, merged, needs_fallback
-from trueup.scoring.reasons import reasons_of, rows_to_explain
+from trueup.scoring.reasons import explained
 from trueup.settings import Limits
 from trueup.telemetry import log
+from trueup.telemetry.metrics import Metrics
 
 REFRESH_S = 1.0
 
@@ -201,12 +202,21 @@ _NOTHING = Receipt(None, np.empty((0, 16), np.uint8), np.empty(0, np.int8), Answ
 class Scoring:
     """Resolves names to loaded models and scores batches. Safe to call from several threads."""
 
-    def __init__(self, registry: ModelRegistry, ledger: Ledger, load: Load, clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        ledger: Ledger,
+        load: Load,
+        clock: Clock,
+        limits: Limits,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._registry = registry
         self._ledger = ledger
         self._load = load
         self._clock = clock
         self._limits = limits
+        self._metrics = metrics or Metrics(1)
         self._resolved: dict[str, tuple[float, Resolved]] = {}
         self._lock = threading.Lock()
 
@@ -235,6 +245,7 @@ class Scoring:
         self._registry.deployment(name)
         with self._lock:
             self._resolved.pop(name, None)
+            self._metrics.released(name)
 
     def score(self, resolved: Resolved, instances: Instances) -> Response:
         """Scores and books one batch (numbered steps in the module's docstring).
@@ -298,7 +309,8 @@ class Scoring:
         plays = [(Role.CHAMPION, deployment.champion)]
         plays += [(Role.CHALLENGER, v) for v in deployment.challengers]
         plays += [(Role.SHADOW, v) for v in deployment.shadows]
-        loaded = [Loaded(role, v, self._try_load(deployment, role, v)) for role, v in plays]
+        with self._metrics.loading(deployment.name, deployment.deployment_id, len(plays)):
+            loaded = [Loaded(role, v, self._try_load(deployment, role, v)) for role, v in plays]
         return Resolved(deployment, Decoder(deployment.champion.contract, self._limits), loaded[0], tuple(loaded[1:]))
 
     def _try_load(self, deployment: Deployment, role: Role, version: ModelVersion) -> Scorer | None:
@@ -323,6 +335,7 @@ class Scoring:
                 answers = answers_of(other.version.contract, other.scorer.score(columns), columns)
                 scored.append(Scored(other.role, _id(other.version), answers))
             except ScoringError as error:
+                self._metrics.model_failed(resolved.deployment.name, other.role)
                 log("scoring").error("other_failed", role=str(other.role), error=error.message, rows=len(columns))
         return scored
 
@@ -333,9 +346,10 @@ class Scoring:
             try:
                 answers = answers_of(contract, scorer.score(columns), columns)
             except ScoringError as error:
+                self._metrics.model_failed(resolved.deployment.name, Role.CHAMPION)
                 log("scoring").error("champion_failed", deployment=resolved.deployment.name, error=error.message)
         if answers is not None and scorer is not None and serving.reason_codes:
-            answers = _explained(scorer, columns, answers, serving.reason_codes, want_reasons=want_reasons)
+            answers = explained(scorer, columns, answers, serving.reason_codes, want_reasons=want_reasons)
         if serving.fallback is None:
             return answers
         if answers is None:
@@ -356,7 +370,7 @@ class Scoring:
         source = instances.source if whole else replace(instances.source, keys=keys)
         received_at = _rows_of(instances.received_at, rows, whole=whole)
         when = (
-            _event_time(columns) if instances.event_time is None else _rows_of(instances.event_time, rows, whole=whole)
+            event_times(columns) if instances.event_time is None else _rows_of(instances.event_time, rows, whole=whole)
         )
         claims = source.name == REQUEST_SOURCE  # a caller's key stands for one event, whatever day its retry names
         if when is None:
@@ -410,16 +424,3 @@ def _contract_refusals(decoded: Decoded) -> list[RowRefusal]:
 
 def _detail(errors: Sequence[FieldError]) -> str:
     return ", ".join(f"{e.field}: {e.code}" for e in errors[:20]) or "more field errors than are reported"
-
-
-def _event_time(columns: Columns) -> NDArray[np.datetime64] | None:
-    name = columns.contract.event_time
-    if not name:
-        return None
-    unit = "D" if columns.contract.by_name[name].type is FieldType.DATE else "us"
-    return columns.column(name).astype(f"datetime64[{unit}]").astype("datetime64[us]")
-
-
-def _explained(scorer: Scorer, columns: Columns, answers: Answers, keep: int, *, want_reasons: bool) -> Answers:
-    present = rows_to_explain(columns.contract, answers.score, wanted=want_reasons)
-    return replace(answers, reasons=reasons_of(scorer, columns, present, keep))

@@ -49,6 +49,14 @@ STATUS: dict[type[errors.TrueupError], tuple[int, str]] = {
 }
 
 
+_OUTCOMES = {404: "not_found", 405: "method_not_allowed", 422: "invalid_request", 503: "unavailable"}
+
+
+def outcome_of(status: int) -> str:
+    """How metrics and logs name an answer that comes from no error of ours."""
+    return "ok" if status < 400 else _OUTCOMES.get(status, "http_error" if status < 500 else "failed")
+
+
 def status_of(error: errors.TrueupError) -> tuple[int, str]:
     """HTTP status and code of an error."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)

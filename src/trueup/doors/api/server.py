@@ -29,7 +29,8 @@ from trueup.doors.api import handlers, schemas
 from trueup.doors.api.admin import AdminApart, listening
 from trueup.doors.api.connections import allow_files, bounded
 from trueup.doors.api.edge import Edge, Work
-from trueup.doors.api.errors import answer, shaped
+from trueup.doors.api.errors import answer, shaped, status_of
+from trueup.doors.api.scraping import add_metrics
 from trueup.doors.auth import Authenticator, Caller, Gate, Permission, PostgresApiKeys, open_gate
 from trueup.doors.headers import TRANSPORT_SECURITY
 from trueup.doors.inference.server import Front
@@ -38,6 +39,7 @@ from trueup.errors import MissingExtra, TrueupError, Unauthenticated, Unavailabl
 from trueup.ports import PredictionFilter
 from trueup.postgres import Pool
 from trueup.settings import Settings
+from trueup.telemetry.requests import current
 
 if TYPE_CHECKING:
     from trueup.doors.inference.grpc.server import GrpcServer
@@ -79,8 +81,9 @@ def create_app(services: Services, keys: Authenticator | None = None) -> FastAPI
     _add_health(app, services, work)
     _add_scoring(app, services, work, _guard(known, work))
     _add_reading(app, services, work, _guard(known, work))
+    add_metrics(app, services, _guard(known, work)(Permission.READ).dependency)
     _add_error_handlers(app)
-    app.add_middleware(Edge, work=work)
+    app.add_middleware(Edge, work=work, telemetry=services.telemetry)
     return app
 
 
@@ -255,6 +258,7 @@ def _filter(
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(TrueupError)
     async def ours(_: Request, error: TrueupError) -> Response:
+        current().answered(*status_of(error))
         return answer(error)
 
     @app.exception_handler(RequestValidationError)
@@ -335,6 +339,7 @@ def serve(services: Services, *, host: str, port: int, drain_s: float = 2.0, sta
     with open_gate(services) as gate:
         app = create_app(services, gate)
         calm_collector()
+        services.telemetry.start(settings.data_dir / "run")
         front = Front(app, services, gate, lambda: bool(app.state.draining))
         grpc = _grpc_server(services, gate, lambda: bool(app.state.draining), host)
         sockets = None

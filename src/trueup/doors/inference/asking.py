@@ -27,6 +27,7 @@ from trueup.doors.inference.gather import Ask, Decode, Gather, Part
 from trueup.errors import Conflict, InvalidInput, NotFound, ScoringError, TrueupError, Unavailable
 from trueup.scoring.service import REFRESH_S, Resolved
 from trueup.telemetry import log
+from trueup.telemetry.requests import current
 
 AGED_S = 5.0  # a revision older than this is looked up before it answers
 LONGEST_US = 10**12  # of a timeout: beyond it is as good as none, and may be no float
@@ -108,6 +109,7 @@ class Inference:
                 self._refresh(model)
         if version is not None and version != found.champion.version.version:
             raise NotFound("no such version of the model answers", next_step="the model's metadata lists the versions")
+        current().resolved(found.deployment.name)
         return found
 
     async def score(
@@ -138,7 +140,9 @@ class Inference:
             want_reasons=terms.reasons,
             deadline=terms.deadline,
             parse_us=(time.perf_counter_ns() - arrival.ns) // 1000,
+            trace=current().context,
         )
+        current().scoring(rows)
         parts = await self.gather.score(ask)
         _check_whole(parts)
         return parts
@@ -169,7 +173,9 @@ class Inference:
             whole=False,
             want_reasons=want_reasons,
             parse_us=parse_us,
+            trace=current().context,
         )
+        current().scoring(rows)
         (part,) = await self.gather.score(ask)
         return part
 
@@ -208,7 +214,7 @@ class Inference:
 
     def _forget(self, model: str, done: asyncio.Future[Resolved]) -> None:
         self._refreshing.pop(model, None)
-        if not done.cancelled() and done.exception() is not None:
+        if not done.cancelled() and not isinstance(done.exception(), NotFound | None):  # whoever asked is told
             log("inference").warning("not_refreshed", kind=type(done.exception()).__name__)
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from trueup.domain.batch import Columns, Decoded, RefusalReason, Source
 from trueup.domain.contract import FieldError
 from trueup.errors import InstanceErrors, InvalidInput
 from trueup.scoring.service import Instances, Resolved, Response, RowRefusal
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
 
 Decode = Callable[[Decoder, Sequence[Any]], Decoded]
 T = TypeVar("T")
@@ -45,6 +48,7 @@ class Ask:
     deadline: float | None = None  # of time.monotonic
     parse_us: int = 0
     waiting_since_ns: int = 0
+    trace: SpanContext | None = None
     answer: asyncio.Future[Part] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property

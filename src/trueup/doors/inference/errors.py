@@ -60,12 +60,17 @@ def answer(error: errors.TrueupError) -> Reply:
         headers.append((b"connection", b"close"))  # the rest of the body may still come
     if isinstance(error, NotAllowed):
         headers.append((b"allow", error.allow.encode()))
-    return Reply(code, msgspec.json.encode({"error": text(error)}), headers)
+    return Reply(code, msgspec.json.encode({"error": text(error)}), headers, outcome(error))
 
 
-def _as_reply(response: Response) -> Reply:
+def outcome(error: errors.TrueupError) -> str:
+    """The error's code in metrics and logs, the same through every door."""
+    return "method_not_allowed" if isinstance(error, NotAllowed) else status_of(error)[1]
+
+
+def _as_reply(response: Response, named: str) -> Reply:
     headers = [(name, value) for name, value in response.raw_headers if name != b"content-length"]
-    return Reply(response.status_code, bytes(response.body), headers)
+    return Reply(response.status_code, bytes(response.body), headers, named)
 
 
 def let_go(error: BaseException) -> None:
@@ -86,7 +91,9 @@ class Shape(NamedTuple):
     unexpected: Callable[[], Reply]
 
 
-OPEN_INFERENCE = Shape(
-    answer, lambda: Reply(500, b'{"error":"trueup failed on this request; the server\'s log tells more"}')
+_UNEXPECTED = b'{"error":"trueup failed on this request; the server\'s log tells more"}'
+OPEN_INFERENCE = Shape(answer, lambda: Reply(500, _UNEXPECTED, outcome="internal"))
+RECORDS = Shape(
+    lambda error: _as_reply(api_errors.answer(error), outcome(error)),
+    lambda: _as_reply(api_errors.unexpected(), "internal"),
 )
-RECORDS = Shape(lambda error: _as_reply(api_errors.answer(error)), lambda: _as_reply(api_errors.unexpected()))

@@ -84,7 +84,10 @@ class Front:
             await self._behind(scope, receive, send)
             return
         try:
-            reply = await self._reply(scope["method"], path, request)
+            with self._services.telemetry.request(_door(path, request), headers) as observed:
+                reply = await self._reply(scope["method"], path, request)
+                observed.answered(reply.status, reply.outcome)
+                reply.headers += observed.headers()
         except ClientGone:
             return
         if b"accept-encoding" in headers:
@@ -102,7 +105,9 @@ class Front:
     def inference(self) -> Inference:
         """The handlers, with a gatherer of the running event loop."""
         if self._inference is None:
-            self._inference = Inference(self._services, Gather(self._services.scoring, self._limits))
+            self._inference = Inference(
+                self._services, Gather(self._services.scoring, self._limits, self._services.telemetry)
+            )
             self._rest = RestInference(self._inference)
             self._records = RecordsInference(self._inference)
         return self._inference
@@ -263,6 +268,14 @@ class Front:
             await self._body(request)
         await _in_thread(lambda: self.inference.reload(request.model, load=request.action == "load"))
         return _json({})
+
+
+def _door(path: str, request: Request) -> str:
+    if request.shape is errors.RECORDS:
+        return "records"
+    if path.endswith("/infer"):
+        return "rest"
+    return "health" if path.startswith("/v2/health/") else "api"
 
 
 def _key(request: Request) -> str | None:

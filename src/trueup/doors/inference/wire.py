@@ -21,11 +21,15 @@ JSON = (b"content-type", b"application/json")
 
 @dataclass(slots=True)
 class Reply:
-    """Status, body and further headers of an answer; the content type is JSON's unless given."""
+    """Status, body and further headers of an answer; the content type is JSON's unless given.
+
+    ``outcome`` is the answer's code, as metrics and logs name it.
+    """
 
     status: int
     body: bytes = b""
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    outcome: str = "ok"
 
 
 class ClientGone(Exception):

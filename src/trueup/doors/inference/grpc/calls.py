@@ -19,6 +19,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from grpc import StatusCode
 
+from trueup.doors.api import errors as http_errors
 from trueup.doors.api.errors import BodyTooSlow
 from trueup.doors.auth import Authenticator, Caller, Permission
 from trueup.doors.inference import wire
@@ -27,6 +28,7 @@ from trueup.doors.inference.grpc.errors import UNEXPECTED, status_of, text
 from trueup.errors import InvalidInput, Overloaded, TrueupError, Unauthenticated
 from trueup.settings import Limits
 from trueup.telemetry import log
+from trueup.telemetry.requests import Observed, Telemetry
 
 DETAILS_CHARS = 2_000  # of an error's text: it travels in a header, and those are bounded to some 8 kB
 PUSHBACK = (("grpc-retry-pushback-ms", "1000"),)  # what gRPC's own retries wait for
@@ -77,18 +79,23 @@ class Bound:
 class Calls:
     """Makes the handlers that gRPC runs. Health probes are neither counted nor asked for a key."""
 
-    def __init__(self, keys: Authenticator, limits: Limits) -> None:
+    def __init__(self, keys: Authenticator, limits: Limits, telemetry: Telemetry) -> None:
         self._keys = keys
+        self._telemetry = telemetry
         self.open = Bound(limits.grpc_calls, "calls")
 
     def unary(self, asked: type[_Asked], handle: Handle[_Asked], permission: Permission) -> Any:
         """A method of one message and one answer, for callers with the permission."""
 
         async def serve(_: Any, context: Context) -> bytes:
-            with answering_faults(context) as fault, self.open.one():
-                caller = await self.allow(context, metadata(context), permission)
-                return await self._one(asked, handle, context, caller)
-            return await fault.abort()
+            with self.observed(metadata(context)) as observed:
+                with answering_faults(context) as fault, self.open.one():
+                    caller = await self.allow(context, metadata(context), permission)
+                    answer = await self._one(asked, handle, context, caller)
+                    observed.answered(200, "ok")
+                    return answer
+                observed.answered(fault.status, fault.outcome)
+                return await fault.abort()
 
         return grpc.stream_unary_rpc_method_handler(serve)
 
@@ -103,6 +110,10 @@ class Calls:
             await fault.abort()
 
         return grpc.stream_stream_rpc_method_handler(guarded)
+
+    def observed(self, sent: Metadata) -> Observed:
+        """A request, as metrics, traces and logs see it."""
+        return self._telemetry.request("grpc", {name.encode(): value.encode() for name, value in sent.items()})
 
     async def allow(self, context: Context, sent: Metadata, permission: Permission) -> Caller:
         """Who is calling. Raises Unauthenticated, Forbidden, RateLimited."""
@@ -191,6 +202,7 @@ class Fault:
         self._context = context
         self.code = StatusCode.INTERNAL
         self.text = UNEXPECTED
+        self.status, self.outcome = 500, "internal"  # as HTTP would say it
 
     async def abort(self) -> Any:
         """Ends the call with the fault's status."""
@@ -209,6 +221,7 @@ def answering_faults(context: Context) -> Iterator[Fault]:
         yield fault
     except TrueupError as error:
         fault.code, fault.text = status_of(error), text(error)
+        fault.status, fault.outcome = http_errors.status_of(error)
     except (grpc.aio.AbortError, asyncio.CancelledError):
         raise
     except Exception as error:

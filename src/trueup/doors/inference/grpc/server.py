@@ -49,7 +49,7 @@ class GrpcServer:
         self._share_port = share_port
         self.port = port
         self._server: Any = None
-        self._calls = Calls(keys, services.settings.limits)
+        self._calls = Calls(keys, services.settings.limits, services.telemetry)
         self._streams: Streams | None = None
         self._health: health.Health | None = None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from trueup.doors.api import errors as http_errors
 from trueup.doors.auth import Permission
 from trueup.doors.inference.grpc.calls import Call, Calls, Context, Metadata, metadata, parsed
 from trueup.doors.inference.grpc.errors import UNEXPECTED, status_of, text
@@ -17,6 +18,7 @@ from trueup.doors.inference.grpc.generated import open_inference_pb2 as pb
 from trueup.doors.inference.grpc.handlers import Handlers
 from trueup.errors import InvalidInput, TrueupError, Unavailable
 from trueup.telemetry import log
+from trueup.telemetry.requests import Observed
 
 _Answers = asyncio.Queue["asyncio.Task[bytes] | BaseException | None"]
 
@@ -72,12 +74,16 @@ class Streams:
                     break
                 caller = await self._calls.allow(context, sent, Permission.SCORE)  # the key may be revoked by now
                 call = self._calls.call_of(context, sent, caller)
-                answers.put_nowait(asyncio.create_task(self._answered(raw, call)))
+                answers.put_nowait(asyncio.create_task(self._observed(raw, call, sent)))
             answers.put_nowait(None)
         except Exception as error:
             answers.put_nowait(error)
 
-    async def _answered(self, raw: bytes, call: Call) -> bytes:
+    async def _observed(self, raw: bytes, call: Call, sent: Metadata) -> bytes:
+        with self._calls.observed(sent) as observed:
+            return await self._answered(raw, call, observed)
+
+    async def _answered(self, raw: bytes, call: Call, observed: Observed) -> bytes:
         answer = pb.ModelStreamInferResponse()
         name = ""
         try:
@@ -85,10 +91,13 @@ class Streams:
             answer.infer_response.id = request.id
             answer.infer_response.model_name = request.model_name
             answer.infer_response.CopyFrom(await self._handlers.model_infer(request, call))
+            observed.answered(200, "ok")
         except TrueupError as error:
+            observed.answered(*http_errors.status_of(error))
             answer.error_message, name = text(error), status_of(error).name
         except Exception as error:  # its text may hold a caller's values
             log("inference").error("stream_request_failed", kind=type(error).__name__)
+            observed.answered(500, "internal")
             answer.error_message, name = UNEXPECTED, "INTERNAL"
         if name:
             answer.infer_response.parameters["status"].string_param = name
