@@ -368,11 +368,12 @@ def calm_collector() -> None:
 
 def configured(served: ASGIApp, settings: Settings, *, host: str, port: int) -> uvicorn.Config:
     """How uvicorn serves it. Raises InvalidInput where the certificate cannot be used."""
-    allow_files(settings.limits.connections)
+    limits = settings.limits
+    allow_files(limits.connections)
     config = uvicorn.Config(
         served,
         loop="uvloop",
-        http=bounded(settings.limits),
+        http=bounded(limits),
         ws="none",
         proxy_headers=False,  # nothing is decided by where a request says it comes from
         host=host,

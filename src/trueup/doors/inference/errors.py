@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import msgspec
 from starlette.responses import Response
 
@@ -60,16 +63,6 @@ def answer(error: errors.TrueupError) -> Reply:
     return Reply(code, msgspec.json.encode({"error": text(error)}), headers)
 
 
-def answer_records(error: errors.TrueupError) -> Reply:
-    """The error of plain records, in the shape of the management API."""
-    return _as_reply(api_errors.answer(error))
-
-
-def unexpected_records() -> Reply:
-    """A fault of our own, in the same shape."""
-    return _as_reply(api_errors.unexpected())
-
-
 def _as_reply(response: Response) -> Reply:
     headers = [(name, value) for name, value in response.raw_headers if name != b"content-length"]
     return Reply(response.status_code, bytes(response.body), headers)
@@ -86,6 +79,14 @@ def let_go(error: BaseException) -> None:
         found = found.__context__
 
 
-def unexpected() -> Reply:
-    """A fault of our own says nothing about the inside."""
-    return Reply(500, b'{"error":"trueup failed on this request; the server\'s log tells more"}')
+class Shape(NamedTuple):
+    """How a protocol says what went wrong; a fault of our own says nothing about the inside."""
+
+    answer: Callable[[errors.TrueupError], Reply]
+    unexpected: Callable[[], Reply]
+
+
+OPEN_INFERENCE = Shape(
+    answer, lambda: Reply(500, b'{"error":"trueup failed on this request; the server\'s log tells more"}')
+)
+RECORDS = Shape(lambda error: _as_reply(api_errors.answer(error)), lambda: _as_reply(api_errors.unexpected()))

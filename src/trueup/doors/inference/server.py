@@ -47,6 +47,7 @@ class Request:
     version: str | None = None
     action: str = ""
     held: int = 0  # bytes of its body in memory
+    shape: errors.Shape = errors.OPEN_INFERENCE  # of its errors
 
 
 class Front:
@@ -77,19 +78,13 @@ class Front:
             await self._behind(scope, receive, send)
             return
         path: str = scope["path"]
-        open_inference = path.startswith("/v2")
-        records = None if open_inference or scope["method"] != "POST" else _RECORDS.match(path)
-        if records is None and not open_inference:
-            await self._behind(scope, receive, send)
-            return
         headers = headers_of(scope)
         request = Request(headers, receive, scope["client"][0] if scope.get("client") else None)
+        if not self._takes(scope["method"], path, request):
+            await self._behind(scope, receive, send)
+            return
         try:
-            if records is None:
-                reply = await self._reply(scope["method"], path, request)
-            else:
-                request.model = records[1]
-                reply = await self._records_reply(request)
+            reply = await self._reply(scope["method"], path, request)
         except ClientGone:
             return
         if b"accept-encoding" in headers:
@@ -112,6 +107,16 @@ class Front:
             self._records = RecordsInference(self._inference)
         return self._inference
 
+    def _takes(self, method: str, path: str, request: Request) -> bool:
+        """Whether a path is one of ours, and whose protocol it speaks."""
+        if path.startswith("/v2"):
+            return True
+        found = _RECORDS.match(path) if method == "POST" else None
+        if found is None:
+            return False
+        request.model, request.shape = found[1], errors.RECORDS
+        return True
+
     async def _reply(self, method: str, path: str, request: Request) -> Reply:
         try:
             handler, verbs = self._route(path, request)
@@ -120,14 +125,17 @@ class Front:
             return await handler(request)
         except TrueupError as error:
             errors.let_go(error)
-            return errors.answer(error)
+            return request.shape.answer(error)
         except (ClientGone, asyncio.CancelledError):
             raise
         except Exception as error:  # its text may hold a caller's values
             log("inference").error("request_failed", kind=type(error).__name__)
-            return errors.unexpected()
+            errors.let_go(error)
+            return request.shape.unexpected()
 
     def _route(self, path: str, request: Request) -> tuple[_Handler, tuple[str, ...]]:
+        if request.shape is errors.RECORDS:
+            return self._score_records, ("POST",)
         if path in self._plain:
             return self._plain[path], ("GET", "HEAD")
         if path == "/v2/repository/index":
@@ -143,19 +151,6 @@ class Front:
             request.model, request.action = found[1], found[2]
             return self._load, ("POST",)
         raise NotFound("no such path")
-
-    async def _records_reply(self, request: Request) -> Reply:
-        """Plain records, whose errors are those of the management API."""
-        try:
-            return await self._score_records(request)
-        except TrueupError as error:
-            errors.let_go(error)
-            return errors.answer_records(error)
-        except (ClientGone, asyncio.CancelledError):
-            raise
-        except Exception as error:  # its text may hold a caller's values
-            log("inference").error("request_failed", kind=type(error).__name__)
-            return errors.unexpected_records()
 
     @contextmanager
     def _admitted(self, request: Request) -> Iterator[None]:
