@@ -197,7 +197,7 @@ class TestTokens:
             assert ask("desk")("GET", "/v2/models").json()["models"] == ["mine"]
             assert reader("POST", "/v2/models/mine/infer", json=body(1.0)).status_code == 403
             assert nobody("GET", "/v2/models").status_code == nobody("GET", "/v1/deployments").status_code == 403
-            for text in (issuer.confused(), issuer.token(aud="other"), "a.b.c", "x" * 60_000):
+            for text in (issuer.confused(), issuer.token(aud="other"), "a.b.c", "x" * 20_000):
                 for path in ("/v2/models", "/v1/deployments"):
                     refused = Asked(door, {"Authorization": f"Bearer {text}"})("GET", path)
                     assert refused.status_code == 401
@@ -305,7 +305,8 @@ class TestAdminApart:
                     unknown = httpx2.request(method, public + unknown_path, headers=headers)
                     assert (hidden.status_code, hidden.text) == (unknown.status_code, unknown.text), path
                     assert hidden.status_code == 404
-                    assert dict(hidden.headers) | {"date": ""} == dict(unknown.headers) | {"date": ""}
+                    own = {"date": "", "x-request-id": ""}
+                    assert dict(hidden.headers) | own == dict(unknown.headers) | own
                     spoofed = {"Host": admin.removeprefix("http://"), "X-Forwarded-Port": admin.rpartition(":")[2]}
                     assert httpx2.request(method, public + path, headers=headers | spoofed).status_code == 404
                 assert httpx2.post(f"{admin}/v2/repository/models/t/unload", headers=headers).status_code == 200

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from trueup.telemetry import configure, log
 from trueup.telemetry.exposition import Exposition
@@ -15,11 +16,17 @@ from trueup.telemetry.traces import Traces, trace_id
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-@pytest.fixture
-def informed() -> Iterator[None]:
-    configure("info", as_json=True)
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """Loggers hold the standard error they were configured with, which a test's capture closes."""
     yield
     configure("warning")
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def informed() -> None:
+    configure("info", as_json=True)
 
 
 def page(telemetry: Telemetry) -> str:

@@ -33,7 +33,7 @@ OUTCOMES = {
         (
             *("invalid_request", "body_too_slow", "body_too_large", "invalid_query", "invalid_file"),
             *("contract_invalid", "instance_invalid", "unauthenticated", "forbidden", "not_found"),
-            *("method_not_allowed", "conflict", "model_refused", "parity", "too_many_requests", "client_gone"),
+            *("method_not_allowed", "conflict", "model_refused", "parity", "rate_limited", "client_gone"),
             "http_error",
         ),
         "4xx",
