@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
-import uvicorn
 
 import trueup
-from trueup.doors.api.server import Server, create_app
+from trueup.doors.api.server import Server, configured, create_app
 from trueup.doors.auth import ApiRole, MemoryApiKeys
 from trueup.doors.inference.server import Front
 
@@ -52,8 +51,7 @@ def serving(up: trueup.Trueup) -> Iterator[Served]:
     keys = MemoryApiKeys()
     app = create_app(up.services, keys)
     front = Front(app, up.services, keys, lambda: bool(app.state.draining))
-    config = uvicorn.Config(front, log_level="error", access_log=False, lifespan="off", loop="uvloop", http="httptools")
-    server = Server(config, app, front, drain_s=0)
+    server = Server(configured(front), app.state, front.drain, drain_s=0)
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

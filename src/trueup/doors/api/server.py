@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import signal
-import threading
 import time
 from collections.abc import Callable
 from datetime import date
-from types import FrameType
 from typing import Annotated, Any
 from uuid import UUID
 
-import uvicorn
 from fastapi import Depends, FastAPI, Query, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
@@ -28,13 +23,14 @@ from trueup.doors.api.edge import Edge, Work
 from trueup.doors.api.errors import answer, shaped
 from trueup.doors.auth import ApiKey, ApiKeys, Permission, PostgresApiKeys, open_keys
 from trueup.doors.inference.server import Front
+from trueup.doors.serving import Server, address_of, calm_collector, configured, listening
 from trueup.errors import TrueupError, Unauthenticated
 from trueup.ports import PredictionFilter
 from trueup.postgres import Pool
 
-CONNECTIONS = 1_000
-SHUTDOWN_S = 30
 PING_S = 1.0
+
+__all__ = ["Server", "calm_collector", "configured", "create_app", "serve"]
 
 _bearer = HTTPBearer(auto_error=False, description="an API key, `tu_...`")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="an API key, `tu_...`")
@@ -247,88 +243,34 @@ def _add_error_handlers(app: FastAPI) -> None:
         return shaped(error.status_code, code, str(error.detail), "/docs lists what there is", headers=headers)
 
 
-class Server(uvicorn.Server):
-    """uvicorn that says "not ready" before it stops listening.
+def serve(
+    services: Services,
+    *,
+    host: str,
+    port: int,
+    drain_s: float = 2.0,
+    started: Callable[[str], None],
+    shared: bool = False,
+) -> bool:
+    """Serves until a signal says stop; ``started`` gets the address once it listens.
 
-    1. a first SIGTERM makes readiness false; requests are still answered
-    2. after ``drain_s`` the socket closes and what is in flight is answered
-    3. the services are closed by whoever opened them
-    SIGINT (a person at the keyboard) and a second signal skip the wait.
+    ``shared``: other workers listen on the same port. Whether everything that was accepted was answered.
     """
-
-    def __init__(self, config: uvicorn.Config, app: FastAPI, front: Front, drain_s: float) -> None:
-        super().__init__(config)
-        self._app = app
-        self._front = front
-        self._drain_s = drain_s
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called by the signal."""
-        first = not self._app.state.draining
-        self._app.state.draining = True
-        if sig == signal.SIGTERM and first and self._drain_s > 0:
-            timer = threading.Timer(self._drain_s, self._stop)
-            timer.daemon = True
-            timer.start()
-            return
-        if self.should_exit:
-            self.force_exit = True
-        self._stop()
-
-    async def shutdown(self, sockets: Any = None) -> None:
-        """Answers what is in flight, then waits for what is being booked."""
-        await super().shutdown(sockets)
-        await self._front.drain()
-
-    def _stop(self) -> None:
-        self.should_exit = True
-
-
-def serve(services: Services, *, host: str, port: int, drain_s: float = 2.0, started: Callable[[str], None]) -> None:
-    """Serves until a signal says stop; ``started`` gets the address once it listens."""
     with open_keys(services.urls.owner) as keys:
         app = create_app(services, keys)
         calm_collector()
         front = Front(app, services, keys, lambda: bool(app.state.draining))
-        _serve(app, front, host, port, drain_s, started)
-
-
-def calm_collector() -> None:
-    """What is loaded now stays: the garbage collector need not walk through it while requests wait."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-
-
-def _serve(app: FastAPI, front: Front, host: str, port: int, drain_s: float, started: Callable[[str], None]) -> None:
-    config = uvicorn.Config(
-        front,
-        loop="uvloop",
-        http="httptools",
-        proxy_headers=False,  # nothing is decided by where a request says it comes from
-        host=host,
-        port=port,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        limit_concurrency=CONNECTIONS,
-        timeout_graceful_shutdown=SHUTDOWN_S,
-        timeout_keep_alive=30,
-        lifespan="off",
-    )
-    _Announcing(config, app, front, drain_s, started).run()
+        door = listening(host, port, shared=shared)
+        server = _Announcing(configured(front), app.state, front.drain, drain_s)
+        server.announce = lambda: started(address_of("http", door))
+        server.run([door])
+        return server.clean
 
 
 class _Announcing(Server):
-    def __init__(
-        self, config: uvicorn.Config, app: FastAPI, front: Front, drain_s: float, started: Callable[[str], None]
-    ) -> None:
-        super().__init__(config, app, front, drain_s)
-        self._announce = started
+    announce: Callable[[], None]
 
     async def startup(self, sockets: Any = None) -> None:
-        """Announces the address that was bound, which for port 0 only the socket knows."""
+        """Says that it listens."""
         await super().startup(sockets)
-        if self.started and self.servers:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self._announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        self.announce()
