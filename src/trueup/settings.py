@@ -43,6 +43,10 @@ class Limits(BaseModel):
     commits_in_flight: int = Field(2, ge=1, le=16, description="batches of one deployment being booked at once")
     requests_in_flight: int = Field(64, ge=1, description="HTTP requests being read or answered; 503 beyond")
     inferences_in_flight: int = Field(1_024, ge=1, description="inference requests being answered; 503 beyond")
+    loads_at_once: int = Field(2, ge=1, le=16, description="deployments loaded at once beside those that answer")
+    load_retry_s: float = Field(
+        60.0, gt=0, description="longest wait before a model that failed to load is tried again"
+    )
     pool_connections: int = Field(8, ge=1, le=100, description="connections of one process per role")
 
 
@@ -62,6 +66,8 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=default_data_dir, description="embedded database and models")
     host: str = Field("127.0.0.1", description="address of the HTTP door")
     port: int = Field(8321, ge=0, le=65_535, description="port of the HTTP door")
+    workers: int = Field(1, ge=1, le=64, description="processes that share the port")
+    ready_within_s: float = Field(60.0, ge=0, description="ready after so long though models are still loading")
     log_level: str = Field("warning", pattern="^(debug|info|warning|error)$", description="lowest level logged")
     log_json: bool = Field(False, description="log as JSON lines")
     limits: Limits = Field(default_factory=Limits)
