@@ -85,6 +85,11 @@ def open_ledger(settings: Settings) -> tuple[Urls, EmbeddedPostgres | None]:
     return urls, embedded
 
 
+def connections_of(settings: Settings) -> int:
+    """The most connections that one serving process opens: owner, API keys, writer, reader."""
+    return 4 + 2 * settings.limits.pool_connections
+
+
 def open_worker(settings: Settings) -> Services:
     """The rooms on a database that another process has opened and holds."""
     telemetry.configure(settings.log_level, as_json=settings.log_json)

@@ -43,6 +43,7 @@ class Limits(BaseModel):
     commits_in_flight: int = Field(2, ge=1, le=16, description="batches of one deployment being booked at once")
     requests_in_flight: int = Field(64, ge=1, description="HTTP requests being read or answered; 503 beyond")
     inferences_in_flight: int = Field(1_024, ge=1, description="inference requests being answered; 503 beyond")
+    worker_restarts: int = Field(10, ge=0, description="restarts in a row of a worker that ends within a minute")
     loads_at_once: int = Field(2, ge=1, le=16, description="deployments loaded at once beside those that answer")
     load_retry_s: float = Field(
         60.0, gt=0, description="longest wait before a model that failed to load is tried again"

@@ -48,7 +48,7 @@ class Shell:
             **os.environ,
             "TRUEUP_DATABASE_URL": urls.owner,
             "TRUEUP_DATA_DIR": str(folder / "data"),
-            "PYTHONPATH": str(TESTS),
+            "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
             "COLUMNS": "200",
         }
         self.program = [sys.executable, "-c", "from trueup.doors.cli.server import main; main()"]

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -21,9 +22,11 @@ from trueup.domain.batch import Status
 from trueup.doors.api import handlers, schemas
 from trueup.doors.api.edge import Edge, Work
 from trueup.doors.api.errors import answer, shaped
+from trueup.doors.api.workers import add_workers
 from trueup.doors.auth import ApiKey, ApiKeys, Permission, PostgresApiKeys, open_keys
 from trueup.doors.inference.server import Front
 from trueup.doors.serving import Server, address_of, calm_collector, configured, listening
+from trueup.doors.workers.reports import Reports, reporting
 from trueup.errors import TrueupError, Unauthenticated
 from trueup.ports import PredictionFilter
 from trueup.postgres import Pool
@@ -49,7 +52,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(services: Services, keys: ApiKeys | None = None) -> FastAPI:
+def create_app(services: Services, keys: ApiKeys | None = None, reports: Path | None = None) -> FastAPI:
     """The application over open services. ``app.state.draining`` True makes it not ready."""
     app = FastAPIOffline(  # the documentation's viewer comes from here, not from somebody's network
         title="trueup",
@@ -61,10 +64,12 @@ def create_app(services: Services, keys: ApiKeys | None = None) -> FastAPI:
     work = Work(services.settings.limits)
     app.state.draining = False
     app.state.work = work
+    app.state.reports = Reports(reporting(services, lambda: bool(app.state.draining)), reports)
     known = keys or PostgresApiKeys(Pool(services.urls.owner, size=2, application="trueup-keys"))
     _add_health(app, services, work)
     _add_scoring(app, services, work, _guard(known, work))
     _add_reading(app, services, work, _guard(known, work))
+    add_workers(app, work, app.state.reports, _guard(known, work)(Permission.READ))
     _add_error_handlers(app)
     app.add_middleware(Edge, work=work)
     return app
@@ -131,7 +136,8 @@ def _add_health(app: FastAPI, services: Services, work: Work) -> None:
             return handlers.reply({"status": "draining"}, 503)
         checks = await pings.answers()
         good = all(checks.values())
-        return handlers.reply({"status": "ready" if good else "not ready", "checks": checks}, 200 if good else 503)
+        found = {"status": "ready" if good else "not ready", "checks": checks}
+        return handlers.reply({**found, "deployments": services.scoring.models.counts()}, 200 if good else 503)
 
 
 def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard) -> None:
@@ -251,19 +257,25 @@ def serve(
     drain_s: float = 2.0,
     started: Callable[[str], None],
     shared: bool = False,
+    reports: Path | None = None,
 ) -> bool:
     """Serves until a signal says stop; ``started`` gets the address once it listens.
 
-    ``shared``: other workers listen on the same port. Whether everything that was accepted was answered.
+    ``shared``: other workers listen on the same port, and ``reports`` is where each tells how it is.
+    Whether everything that was accepted was answered.
     """
-    with open_keys(services.urls.owner) as keys:
-        app = create_app(services, keys)
+    with open_keys(services.urls.owner) as keys, listening(host, port, shared=shared) as door:
+        app = create_app(services, keys, reports)
         calm_collector()
         front = Front(app, services, keys, lambda: bool(app.state.draining))
-        door = listening(host, port, shared=shared)
         server = _Announcing(configured(front), app.state, front.drain, drain_s)
         server.announce = lambda: started(address_of("http", door))
-        server.run([door])
+        services.scoring.models.start(services.settings.ready_within_s)
+        app.state.reports.start()
+        try:
+            server.run([door])
+        finally:
+            app.state.reports.stop()
         return server.clean
 
 
