@@ -146,6 +146,11 @@ class Models:
         for slot in list(self._slots.values()):
             slot.current = None
 
+    @property
+    def unloaded(self) -> int:
+        """How many models were closed so far."""
+        return self._loading.unloaded
+
     def state(self, name: str) -> dict[str, Any]:
         """Which revision answers here, and why not the newest."""
         slot = self._slots.get(name)
