@@ -16,6 +16,7 @@ from trueup.doors.api.server import Server, configured, create_app
 from trueup.doors.auth import ApiRole, Authenticator, Gate, MemoryApiKeys
 from trueup.doors.inference.grpc.server import GrpcServer
 from trueup.doors.inference.server import Front
+from trueup.doors.serving import Beside
 
 
 @dataclass
@@ -61,9 +62,9 @@ def serving(up: trueup.Trueup, tokens: Authenticator | None = None, *, drain_s: 
     gate = Gate(keys, tokens, settings.rates)
     app = create_app(up.services, gate)
     front = Front(app, up.services, gate, lambda: bool(app.state.draining))
-    config = configured(front, settings, host="127.0.0.1", port=0)
     grpc = GrpcServer(up.services, gate, lambda: bool(app.state.draining), host="127.0.0.1", port=0)
-    server = Server(config, app, front, drain_s=drain_s, grpc=grpc)
+    beside = Beside(lambda: grpc.start(front.inference), grpc.stop)
+    server = Server(configured(front, settings), app.state, front.drain, drain_s, beside)
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

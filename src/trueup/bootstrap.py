@@ -54,7 +54,8 @@ class Services:
         self.close()
 
     def close(self) -> None:
-        """Sends what telemetry waits, closes connections, then lets go of the embedded database."""
+        """Lets go of models, telemetry and connections, then of the embedded database."""
+        self.scoring.models.close()
         self.telemetry.close()
         for pool in self._pools:
             pool.close()
@@ -65,12 +66,18 @@ class Services:
         """Whether each thing a prediction depends on answers."""
         return {
             "ledger": _answers(lambda: self.queries.rows("SELECT 1")),
-            "registry": _answers(self.registry.deployments),
+            "registry": _answers(self.registry.revisions),
+            "models": self.scoring.models.ready(),
         }
 
 
 def open_services(settings: Settings) -> Services:
     """Starts or finds the database, brings it up to date, and wires the rooms. Raises LedgerUnavailable."""
+    return wired(settings, *open_ledger(settings))
+
+
+def open_ledger(settings: Settings) -> tuple[Urls, EmbeddedPostgres | None]:
+    """Starts or finds the database and brings it up to date. Raises LedgerUnavailable."""
     configure(settings.log_level, as_json=settings.log_json)
     urls, embedded = open_database(settings)
     try:
@@ -79,7 +86,19 @@ def open_services(settings: Settings) -> Services:
         if embedded:
             embedded.stop()
         raise
-    return wired(settings, urls, embedded)
+    return urls, embedded
+
+
+def connections_of(settings: Settings) -> int:
+    """The most connections that one serving process opens: owner, API keys, writer, reader."""
+    return 4 + 2 * settings.limits.pool_connections
+
+
+def open_worker(settings: Settings) -> Services:
+    """The rooms on a database that another process has opened and holds."""
+    configure(settings.log_level, as_json=settings.log_json)
+    urls = _external(settings) if settings.database_url else EmbeddedPostgres(settings.data_dir).urls()
+    return wired(settings, urls)
 
 
 def open_database(settings: Settings) -> tuple[Urls, EmbeddedPostgres | None]:

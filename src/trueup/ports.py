@@ -6,7 +6,7 @@ same test class in ``tests/contract``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Protocol
@@ -76,6 +76,10 @@ class ModelRegistry(Protocol):
 
     def deployment(self, name: str) -> Deployment:
         """The newest revision. Raises NotFound."""
+        ...
+
+    def revisions(self) -> Mapping[str, int]:
+        """The newest revision's number of each deployment: what is cheap to ask often."""
         ...
 
     def deployments(self) -> Sequence[Deployment]:

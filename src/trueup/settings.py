@@ -56,6 +56,11 @@ class Limits(BaseModel):
         32, ge=1, description="requests of one gRPC stream being answered; the next is read after"
     )
     metric_deployments: int = Field(64, ge=1, le=1_000, description="deployments with metrics of their own")
+    worker_restarts: int = Field(10, ge=0, description="restarts in a row of a worker that ends within a minute")
+    loads_at_once: int = Field(2, ge=1, le=16, description="deployments loaded at once beside those that answer")
+    load_retry_s: float = Field(
+        60.0, gt=0, description="longest wait before a model that failed to load is tried again"
+    )
     pool_connections: int = Field(8, ge=1, le=100, description="connections of one process per role")
 
 
@@ -187,6 +192,8 @@ class Settings(BaseSettings):
         None, ge=0, le=65_535, description="port on which alone deploy, load, unload and metrics answer; unset: `port`"
     )
     admin_host: str = Field("127.0.0.1", description="address of the admin port")
+    workers: int = Field(1, ge=1, le=64, description="processes that share the port")
+    ready_within_s: float = Field(60.0, ge=0, description="ready after so long though models are still loading")
     log_level: str = Field("warning", pattern="^(debug|info|warning|error)$", description="lowest level logged")
     log_json: bool = Field(False, description="log as JSON lines")
     metrics_open: bool = Field(False, description="whether GET /metrics needs no key")

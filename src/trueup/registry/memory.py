@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -74,3 +74,7 @@ class MemoryRegistry:
     def deployments(self) -> Sequence[Deployment]:
         """Newest revision of each, by name."""
         return [self._deployments[name] for name in sorted(self._deployments)]
+
+    def revisions(self) -> Mapping[str, int]:
+        """Numbers of the newest revisions."""
+        return {name: found.revision for name, found in self._deployments.items()}

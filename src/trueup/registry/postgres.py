@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -25,6 +25,10 @@ _REVISION = """
     FROM ledger.deployments d
     JOIN LATERAL (SELECT * FROM ledger.deployment_revisions r WHERE r.deployment_id = d.deployment_id
                   ORDER BY r.revision DESC LIMIT 1) r ON true
+"""
+_NEWEST = """
+    SELECT d.name, (SELECT max(r.revision) FROM ledger.deployment_revisions r WHERE r.deployment_id = d.deployment_id)
+    FROM ledger.deployments d
 """
 _LOCK = "SELECT pg_advisory_xact_lock(7238147)"  # two deployers take turns
 
@@ -144,6 +148,11 @@ class PostgresRegistry:
         with self._owner.transaction() as connection:
             rows = connection.execute(f"{_REVISION} ORDER BY d.name").fetchall()
             return [_deployment(connection, row) for row in rows]
+
+    def revisions(self) -> Mapping[str, int]:
+        """Numbers of the newest revisions."""
+        with self._owner.connection() as connection:
+            return dict(connection.execute(_NEWEST).fetchall())
 
     def _add_contract(self, connection: Connection, contract: Contract) -> int:
         known = connection.execute(

@@ -11,7 +11,6 @@ Ledger down: refuse. A challenger or shadow down: count, log and go on.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +21,6 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from trueup.contracts.decoding import Decoder
 from trueup.contracts.horizon import due_days, event_times
 from trueup.contracts.identity import business_keys, content_digests
 from trueup.domain.batch import (
@@ -40,48 +38,24 @@ from trueup.domain.batch import (
     Scored,
     Source,
 )
-from trueup.domain.contract import Contract, FieldError
-from trueup.domain.deployment import Deployment, ModelVersion, Serving
-from trueup.errors import InvalidInput, ScoringError, TrueupError
-from trueup.ports import Clock, Ledger, ModelRegistry, Scorer, UnderWay
+from trueup.domain.contract import FieldError
+from trueup.domain.deployment import ModelVersion
+from trueup.errors import InvalidInput, ScoringError
+from trueup.ports import Clock, Ledger, ModelRegistry, UnderWay
 from trueup.scoring.deciding import answers_of, fallback_answers, merged, needs_fallback
+from trueup.scoring.loading import Load, Loaded, Resolved
+from trueup.scoring.models import REFRESH_S, Models
 from trueup.scoring.reasons import explained
 from trueup.settings import Limits
 from trueup.telemetry import log
 from trueup.telemetry.metrics import Metrics
 
-REFRESH_S = 1.0
-
-Load = Callable[[ModelVersion, Serving], Scorer]
+__all__ = ["REFRESH_S", "Begun", "Instances", "Loaded", "Predicted", "Resolved", "Response", "RowRefusal", "Scoring"]
 
 _UNBOOKED = {
     Booked.CONFLICT: (RefusalReason.CONFLICT, "the identity holds other content"),
     Booked.WITHHELD: (RefusalReason.REQUEST, "another instance of the request is a conflict"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """One version ready to score; ``scorer`` None where it could not be loaded."""
-
-    role: Role
-    version: ModelVersion
-    scorer: Scorer | None
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """One revision of a deployment with its models in memory."""
-
-    deployment: Deployment
-    decoder: Decoder
-    champion: Loaded
-    others: tuple[Loaded, ...]
-
-    @property
-    def contract(self) -> Contract:
-        """The champion's contract: what callers must send."""
-        return self.champion.version.contract
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,41 +185,23 @@ class Scoring:
         limits: Limits,
         metrics: Metrics | None = None,
     ) -> None:
-        self._registry = registry
         self._ledger = ledger
-        self._load = load
         self._clock = clock
         self._limits = limits
         self._metrics = metrics or Metrics(1)
-        self._resolved: dict[str, tuple[float, Resolved]] = {}
-        self._lock = threading.Lock()
+        self.models = Models(registry, load, limits, self._metrics)
 
     def resolve(self, name: str, *, fresh: bool = False) -> Resolved:
-        """The newest revision, looked up at most once in ``REFRESH_S``. Raises NotFound."""
-        held = self._resolved.get(name)
-        if held is not None and not fresh and time.monotonic() - held[0] < REFRESH_S:
-            return held[1]
-        with self._lock:
-            deployment = self._registry.deployment(name)
-            held = self._resolved.get(name)
-            if held is not None and held[1].deployment.revision == deployment.revision:
-                resolved = held[1]
-            else:
-                resolved = self._loaded(deployment)
-            self._resolved[name] = (time.monotonic(), resolved)
-            return resolved
+        """What answers under the name, as ``Models.resolve``. Raises NotFound."""
+        return self.models.resolve(name, fresh=fresh)
 
     def held(self, name: str) -> tuple[Resolved, float] | None:
-        """What is in memory under the name and how many seconds ago it was the newest; never blocks."""
-        held = self._resolved.get(name)
-        return None if held is None else (held[1], time.monotonic() - held[0])
+        """What is in memory under the name and how many seconds ago it was looked up; never blocks."""
+        return self.models.held(name)
 
     def release(self, name: str) -> None:
         """Lets go of a deployment's models; batches that hold them finish. Raises NotFound."""
-        self._registry.deployment(name)
-        with self._lock:
-            self._resolved.pop(name, None)
-            self._metrics.released(name)
+        self.models.release(name)
 
     def score(self, resolved: Resolved, instances: Instances) -> Response:
         """Scores and books one batch (numbered steps in the module's docstring).
@@ -304,23 +260,6 @@ class Scoring:
         assert deployment_id is not None
         rows = [Refusal(source.keys[r.row], r.reason, r.detail) for r in refused]
         self._ledger.refuse(Refusals(deployment_id, source, received_at, received_at, rows))
-
-    def _loaded(self, deployment: Deployment) -> Resolved:
-        plays = [(Role.CHAMPION, deployment.champion)]
-        plays += [(Role.CHALLENGER, v) for v in deployment.challengers]
-        plays += [(Role.SHADOW, v) for v in deployment.shadows]
-        with self._metrics.loading(deployment.name, deployment.deployment_id, len(plays)):
-            loaded = [Loaded(role, v, self._try_load(deployment, role, v)) for role, v in plays]
-        return Resolved(deployment, Decoder(deployment.champion.contract, self._limits), loaded[0], tuple(loaded[1:]))
-
-    def _try_load(self, deployment: Deployment, role: Role, version: ModelVersion) -> Scorer | None:
-        try:
-            return self._load(version, deployment.serving)
-        except TrueupError as error:
-            if role is Role.CHAMPION and deployment.serving.fallback is None:
-                raise
-            log("scoring").error("model_not_loaded", deployment=deployment.name, role=str(role), error=error.message)
-            return None
 
     def _scored(self, resolved: Resolved, columns: Columns, *, want_reasons: bool) -> list[Scored]:
         """Step 3; empty when not even the champion's fallback could answer."""

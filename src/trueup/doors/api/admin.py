@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import re
-import socket
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from trueup.errors import Unavailable
-
-BACKLOG = 2_048
 _DEPLOY = re.compile(r"/v1/deployments/?\Z")
 _ADMIN = re.compile(r"/metrics(?:/.*)?\Z|/v2/repository/models/.*\Z", re.DOTALL)
 
@@ -37,13 +33,3 @@ class AdminApart:
 def is_admin(method: str, path: str) -> bool:
     """Whether the call changes what answers, or shows metrics. Reading is not."""
     return _ADMIN.match(path) is not None or (method not in ("GET", "HEAD") and _DEPLOY.match(path) is not None)
-
-
-def listening(host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 takes a free one. Raises Unavailable."""
-    try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG
-        )
-    except OSError:
-        raise Unavailable(f"port {port} cannot be listened on", next_step="choose another, or another host") from None

@@ -8,6 +8,9 @@ is bounded by a setting, and what exceeds it costs the caller its connection, no
 from __future__ import annotations
 
 import asyncio
+from array import array
+from fcntl import ioctl
+from termios import FIONREAD
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -109,6 +112,12 @@ class BoundedConnection(HttpToolsProtocol):
         else:
             super().timeout_keep_alive_handler()
 
+    def shutdown(self) -> None:
+        """Closes when idle; where a request waits unread, its answer closes the connection."""
+        if (self.cycle is None or self.cycle.response_complete) and _unread(self.transport):
+            return  # what is there is answered, with `Connection: close`
+        super().shutdown()
+
     def send_400_response(self, msg: str) -> None:
         """Answers what is no HTTP, or was refused while its head was read."""
         status, text = self._refusal or (400, "the request is not valid HTTP")
@@ -176,6 +185,16 @@ class _Trailers(list[tuple[bytes, bytes]]):
 
     def append(self, field: tuple[bytes, bytes]) -> None:
         """Drops it."""
+
+
+def _unread(transport: asyncio.BaseTransport) -> bool:
+    """Whether the kernel holds bytes that nobody has read yet."""
+    count = array("i", [0])
+    try:
+        ioctl(transport.get_extra_info("socket").fileno(), FIONREAD, count)
+    except (OSError, AttributeError, ValueError):
+        return False
+    return count[0] > 0
 
 
 def bounded(limits: Limits) -> type[BoundedConnection]:

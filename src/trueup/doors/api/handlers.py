@@ -62,8 +62,8 @@ def deployments(services: Services, caller: Caller) -> HttpResponse:
 
 
 def deployment(services: Services, name: str) -> HttpResponse:
-    """One deployment."""
-    return reply(_deployment(services.registry.deployment(name)))
+    """One deployment, and which revision of it answers in this process."""
+    return reply({**_deployment(services.registry.deployment(name)), **services.scoring.models.state(name)})
 
 
 def deploy(services: Services, body: bytes, caller: Caller) -> HttpResponse:

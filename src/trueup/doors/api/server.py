@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import signal
-import threading
+import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import date
 from functools import partial
-from types import FrameType
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from uuid import UUID
 
-import uvicorn
 from fastapi import Depends, FastAPI, Query, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
@@ -26,15 +24,16 @@ from starlette.types import ASGIApp
 from trueup.bootstrap import Services
 from trueup.domain.batch import Status
 from trueup.doors.api import handlers, schemas
-from trueup.doors.api.admin import AdminApart, listening
-from trueup.doors.api.connections import allow_files, bounded
+from trueup.doors.api.admin import AdminApart
 from trueup.doors.api.edge import Edge, Work
 from trueup.doors.api.errors import answer, shaped, status_of
 from trueup.doors.api.scraping import add_metrics
+from trueup.doors.api.workers import add_workers
 from trueup.doors.auth import Authenticator, Caller, Gate, Permission, PostgresApiKeys, open_gate
-from trueup.doors.headers import TRANSPORT_SECURITY
 from trueup.doors.inference.server import Front
-from trueup.doors.tls import Certificates, grpc_credentials
+from trueup.doors.serving import Beside, Server, address_of, calm_collector, configured, listening
+from trueup.doors.tls import grpc_credentials
+from trueup.doors.workers.reports import Reports, reporting
 from trueup.errors import MissingExtra, TrueupError, Unauthenticated, Unavailable
 from trueup.ports import PredictionFilter
 from trueup.postgres import Pool
@@ -44,8 +43,9 @@ from trueup.telemetry.requests import current
 if TYPE_CHECKING:
     from trueup.doors.inference.grpc.server import GrpcServer
 
-SHUTDOWN_S = 30
 PING_S = 1.0
+
+__all__ = ["Server", "calm_collector", "configured", "create_app", "serve"]
 
 _bearer = HTTPBearer(auto_error=False, description="an API key, `tu_...`, or a token of the OpenID Connect issuer")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="an API key, `tu_...`")
@@ -65,7 +65,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(services: Services, keys: Authenticator | None = None) -> FastAPI:
+def create_app(services: Services, keys: Authenticator | None = None, reports: Path | None = None) -> FastAPI:
     """The application over open services. ``app.state.draining`` True makes it not ready."""
     app = FastAPIOffline(  # the documentation's viewer comes from here, not from somebody's network
         title="trueup",
@@ -77,10 +77,12 @@ def create_app(services: Services, keys: Authenticator | None = None) -> FastAPI
     work = Work(services.settings.limits)
     app.state.draining = False
     app.state.work = work
+    app.state.reports = Reports(reporting(services, lambda: bool(app.state.draining)), reports)
     known = keys or Gate(PostgresApiKeys(Pool(services.urls.owner, size=2, application="trueup-keys")))
     _add_health(app, services, work)
     _add_scoring(app, services, work, _guard(known, work))
     _add_reading(app, services, work, _guard(known, work))
+    add_workers(app, work, app.state.reports, _guard(known, work)(Permission.READ))
     add_metrics(app, services, _guard(known, work)(Permission.READ).dependency)
     _add_error_handlers(app)
     app.add_middleware(Edge, work=work, telemetry=services.telemetry)
@@ -154,7 +156,8 @@ def _add_health(app: FastAPI, services: Services, work: Work) -> None:
             return handlers.reply({"status": "draining"}, 503)
         checks = await pings.answers()
         good = all(checks.values())
-        return handlers.reply({"status": "ready" if good else "not ready", "checks": checks}, 200 if good else 503)
+        found = {"status": "ready" if good else "not ready", "checks": checks}
+        return handlers.reply({**found, "deployments": services.scoring.models.counts()}, 200 if good else 503)
 
 
 def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard) -> None:
@@ -277,81 +280,56 @@ def _add_error_handlers(app: FastAPI) -> None:
         return shaped(error.status_code, code, str(error.detail), "/docs lists what there is", headers=headers)
 
 
-class Server(uvicorn.Server):
-    """uvicorn that says "not ready" before it stops listening.
+def serve(
+    services: Services,
+    *,
+    host: str,
+    port: int,
+    drain_s: float = 2.0,
+    started: Callable[[str], None],
+    shared: bool = False,
+    reports: Path | None = None,
+) -> bool:
+    """Serves until a signal says stop; ``started`` gets each address once it listens.
 
-    1. a first SIGTERM makes readiness false; requests are still answered
-    2. after ``drain_s`` the socket closes and what is in flight is answered
-    3. the services are closed by whoever opened them
-    SIGINT (a person at the keyboard) and a second signal skip the wait.
+    ``shared``: other workers listen on the same port, and ``reports`` is where each tells how it is.
+    Whether everything that was accepted was answered.
     """
-
-    def __init__(
-        self, config: uvicorn.Config, app: FastAPI, front: Front, drain_s: float, grpc: GrpcServer | None = None
-    ) -> None:
-        super().__init__(config)
-        self._app = app
-        self._front = front
-        self._drain_s = drain_s
-        self._grpc = grpc
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called by the signal."""
-        first = not self._app.state.draining
-        self._app.state.draining = True
-        if sig == signal.SIGTERM and first and self._drain_s > 0:
-            timer = threading.Timer(self._drain_s, self._stop)
-            timer.daemon = True
-            timer.start()
-            return
-        if self.should_exit:
-            self.force_exit = True
-        self._stop()
-
-    async def startup(self, sockets: Any = None) -> None:
-        """Opens the gRPC door first: the HTTP address is announced when everything answers."""
-        if self._grpc is not None:
-            await self._grpc.start(self._front.inference)
-        try:
-            await super().startup(sockets)
-        except BaseException:  # uvicorn exits where its own port is taken
-            if self._grpc is not None:
-                await self._grpc.stop(0)
-            raise
-
-    async def shutdown(self, sockets: Any = None) -> None:
-        """Answers what is in flight, then waits for what is being booked."""
-        if self._grpc is None:
-            await super().shutdown(sockets)
-        else:
-            stopping = asyncio.create_task(self._grpc.stop(SHUTDOWN_S))
-            await super().shutdown(sockets)
-            await (self._grpc.stop(0) if self.force_exit else stopping)
-        await self._front.drain()
-
-    def _stop(self) -> None:
-        self.should_exit = True
-
-
-def serve(services: Services, *, host: str, port: int, drain_s: float = 2.0, started: Callable[[str], None]) -> None:
-    """Serves until a signal says stop; ``started`` gets each address once it listens."""
     settings = services.settings
-    with open_gate(services) as gate:
-        app = create_app(services, gate)
+    with open_gate(services) as gate, ExitStack() as open_sockets:
+        sockets = [open_sockets.enter_context(listening(host, port, shared=shared))]
+        app = create_app(services, gate, reports)
         calm_collector()
         services.telemetry.start(settings.data_dir / "run")
         front = Front(app, services, gate, lambda: bool(app.state.draining))
-        grpc = _grpc_server(services, gate, lambda: bool(app.state.draining), host)
-        sockets = None
         served: ASGIApp = front
         if settings.admin_port is not None:
-            sockets = [listening(host, port), listening(settings.admin_host, settings.admin_port)]
+            sockets.append(
+                open_sockets.enter_context(listening(settings.admin_host, settings.admin_port, shared=shared))
+            )
             served = AdminApart(front, sockets[1].getsockname()[1])
-        config = configured(served, settings, host=host, port=port)
-        _Announcing(config, app, front, drain_s, started, grpc).run(sockets)
+        grpc = _grpc_server(services, gate, lambda: bool(app.state.draining), host, shared=shared)
+        beside = None if grpc is None else Beside(lambda: grpc.start(front.inference), grpc.stop)
+        server = _Announcing(configured(served, settings), app.state, front.drain, drain_s, beside)
+        server.announce = lambda: _announce(started, sockets[0], settings, grpc)
+        services.scoring.models.start(settings.ready_within_s)
+        app.state.reports.start()
+        try:
+            server.run(sockets)
+        finally:
+            app.state.reports.stop()
+        return server.clean
 
 
-def _grpc_server(services: Services, gate: Authenticator, draining: Callable[[], bool], host: str) -> GrpcServer | None:
+def _announce(started: Callable[[str], None], http: socket.socket, settings: Settings, grpc: GrpcServer | None) -> None:
+    started(address_of("http" if settings.tls.certificate is None else "https", http))
+    if grpc is not None:
+        started(f"grpc://{grpc.address}")
+
+
+def _grpc_server(
+    services: Services, gate: Authenticator, draining: Callable[[], bool], host: str, *, shared: bool
+) -> GrpcServer | None:
     """The gRPC door where its port is set. Raises MissingExtra."""
     settings = services.settings
     if settings.grpc_port is None:
@@ -361,66 +339,14 @@ def _grpc_server(services: Services, gate: Authenticator, draining: Callable[[],
     except ImportError:
         raise MissingExtra("grpc", "the gRPC door") from None
     credentials = None if settings.tls.certificate is None else grpc_credentials(settings.tls)
-    return GrpcServer(services, gate, draining, host=host, port=settings.grpc_port, credentials=credentials)
-
-
-def calm_collector() -> None:
-    """What is loaded now stays: the garbage collector need not walk through it while requests wait."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-
-
-def configured(served: ASGIApp, settings: Settings, *, host: str, port: int) -> uvicorn.Config:
-    """How uvicorn serves it. Raises InvalidInput where the certificate cannot be used."""
-    limits = settings.limits
-    allow_files(limits.connections)
-    config = uvicorn.Config(
-        served,
-        loop="uvloop",
-        http=bounded(limits),
-        ws="none",
-        proxy_headers=False,  # nothing is decided by where a request says it comes from
-        host=host,
-        port=port,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=SHUTDOWN_S,
-        timeout_keep_alive=30,
-        lifespan="off",
-    )
-    if settings.tls.certificate is not None:
-        certificates = Certificates(settings.tls)
-
-        async def refresh() -> None:
-            await asyncio.to_thread(certificates.refresh)
-
-        config.ssl_context_factory = lambda *_: certificates.context
-        config.callback_notify, config.timeout_notify = refresh, settings.tls.reload_s
-        config.headers = [TRANSPORT_SECURITY]
-    return config
+    port = settings.grpc_port
+    return GrpcServer(services, gate, draining, host=host, port=port, credentials=credentials, share_port=shared)
 
 
 class _Announcing(Server):
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        app: FastAPI,
-        front: Front,
-        drain_s: float,
-        started: Callable[[str], None],
-        grpc: GrpcServer | None = None,
-    ) -> None:
-        super().__init__(config, app, front, drain_s, grpc)
-        self._announce = started
+    announce: Callable[[], None]
 
-    async def startup(self, sockets: Any = None) -> None:
-        """Announces the address that was bound, which for port 0 only the socket knows."""
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Says that it listens."""
         await super().startup(sockets)
-        if self.started and self.servers:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            scheme = "https" if self.config.is_ssl else "http"
-            self._announce(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
-            if self._grpc is not None:
-                self._announce(f"grpc://{self._grpc.address}")
+        self.announce()
