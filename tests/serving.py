@@ -50,6 +50,7 @@ class Served:
 def serving(up: trueup.Trueup) -> Iterator[Served]:
     """Serves until the block is left, then drains."""
     keys = MemoryApiKeys()
+    up.services.open_spool()
     app = create_app(up.services, keys)
     front = Front(app, up.services, keys, lambda: bool(app.state.draining))
     config = uvicorn.Config(front, log_level="error", access_log=False, lifespan="off", loop="uvloop", http="httptools")

@@ -20,10 +20,12 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
-from trueup.errors import Forbidden, InvalidInput, NotFound, Unauthenticated
+from trueup.errors import Forbidden, InvalidInput, LedgerUnavailable, NotFound, Unauthenticated
 from trueup.postgres import Connection, Pool
 
 CACHE_S = 5.0  # how long a revoked key may still be taken by a server that knew it
+AWAY_S = 3_600.0  # how long a key that a server knew is taken while the database is away
+AGAIN_S = 1.0  # then the database is asked again after so long
 CACHED_KEYS = 1_024
 MAX_NAME = 100
 _TOKEN = re.compile(r"tu_([0-9a-f]{16})_([A-Za-z0-9_-]{43})\Z")
@@ -115,7 +117,7 @@ class PostgresApiKeys:
 
     def __init__(self, owner: Pool) -> None:
         self._owner = owner
-        self._cache: dict[str, tuple[float, ApiKey, bytes]] = {}
+        self._cache: dict[str, tuple[float, ApiKey, bytes, float]] = {}  # until, key, hash, when it was looked up
         self._lock = threading.Lock()
 
     def create(self, name: str, role: ApiRole, *, by: str) -> tuple[ApiKey, str]:
@@ -182,11 +184,19 @@ class PostgresApiKeys:
             held = self._cache.get(key_id)
         if held is not None and now < held[0]:
             return held[1], held[2]
-        with self._owner.transaction() as connection:
-            row = connection.execute(
-                f"SELECT {_FIELDS}, key_hash FROM ledger.api_keys WHERE key_id = %s",  # noqa: S608
-                (key_id,),
-            ).fetchone()
+        try:
+            with self._owner.transaction() as connection:
+                row = connection.execute(
+                    f"SELECT {_FIELDS}, key_hash FROM ledger.api_keys WHERE key_id = %s",  # noqa: S608
+                    (key_id,),
+                ).fetchone()
+        except LedgerUnavailable:
+            # A deployment that spools goes on without its database, so its callers must stay known.
+            if held is None or now > held[3] + AWAY_S:
+                raise
+            with self._lock:
+                self._cache[key_id] = (now + AGAIN_S, *held[1:])
+            return held[1], held[2]
         with self._lock:
             self._cache.pop(key_id, None)
             if row is None:
@@ -194,7 +204,7 @@ class PostgresApiKeys:
             while len(self._cache) >= CACHED_KEYS:
                 del self._cache[next(iter(self._cache))]
             found = _key(row[:-1]), bytes(row[-1])
-            self._cache[key_id] = (now + CACHE_S, *found)
+            self._cache[key_id] = (now + CACHE_S, *found, now)
             return found
 
 

@@ -134,7 +134,7 @@ def _add_health(app: FastAPI, services: Services, work: Work) -> None:
         if app.state.draining:
             return handlers.reply({"status": "draining"}, 503)
         checks = await pings.answers()
-        good = all(checks.values())
+        good = services.is_ready(checks)
         return handlers.reply({"status": "ready" if good else "not ready", "checks": checks}, 200 if good else 503)
 
 
@@ -287,6 +287,7 @@ class Server(uvicorn.Server):
 def serve(services: Services, *, host: str, port: int, drain_s: float = 2.0, started: Callable[[str], None]) -> None:
     """Serves until a signal says stop; ``started`` gets the address once it listens."""
     with open_keys(services.urls.owner) as keys:
+        services.open_spool()
         app = create_app(services, keys)
         calm_collector()
         front = Front(app, services, keys, lambda: bool(app.state.draining))
