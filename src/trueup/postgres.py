@@ -21,7 +21,7 @@ from trueup.errors import InvalidQuery, LedgerUnavailable
 
 WAIT_S = 10.0
 CONNECT_S = 2.0
-PROBE_S = 1.0
+PROBE_S = 0.25
 _AT_ONCE_S = 1e-3  # the pool takes no zero
 _LOOK_S = 0.05  # a waiting caller notices within so long that the database is away
 _STALE = 16  # connections that broke while they were idle, at most so many are passed over for one caller

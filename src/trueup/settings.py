@@ -45,7 +45,7 @@ class Limits(BaseModel):
     inferences_in_flight: int = Field(1_024, ge=1, description="inference requests being answered; 503 beyond")
     pool_connections: int = Field(8, ge=1, le=100, description="connections of one process per role")
     database_connect_s: float = Field(2.0, ge=1, le=60, description="seconds a connection may take to be made")
-    database_probe_s: float = Field(1.0, gt=0, description="seconds between looks whether an absent database is back")
+    database_probe_s: float = Field(0.25, gt=0, description="seconds between looks whether an absent database is back")
     spool_bytes: int = Field(2**30, ge=4096, description="bytes of one process's spool with its dead letters")
     spool_rows: int = Field(1_000_000, ge=1, description="undrained instances and refusals of one process's spool")
     spool_remembered: int = Field(100_000, ge=0, description="keyed answers remembered after they are drained")

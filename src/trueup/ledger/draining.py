@@ -68,6 +68,15 @@ class Drainer:
             self._release()
             return done
 
+    def drain_patiently(self) -> None:
+        """As ``drain``, and what the ledger will never take is set aside after its attempts. Raises Unavailable."""
+        while True:
+            try:
+                self.drain()
+                return
+            except _POISON:
+                time.sleep(PAUSE_S[0])
+
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._spool.arrived.clear()
@@ -177,7 +186,7 @@ def compared(booking: Booking, receipt: Receipt) -> tuple[list[Refusal], list[Fi
     for row, (mine, theirs) in enumerate(zip(told, holds, strict=True)):
         conflict = receipt.booked[row] == Booked.CONFLICT
         firsts.append(None if conflict else theirs)
-        if conflict or mine != theirs:
+        if conflict or repr(mine) != repr(theirs):  # two NaNs are one answer
             detail = OTHER_CONTENT if conflict else OTHERWISE
             otherwise.append(Refusal(booking.source.keys[row], RefusalReason.CONFLICT, detail, booking.digests[row]))
     return otherwise, firsts

@@ -103,7 +103,7 @@ class SpoolFolder:
 
     def recover(self, remember: Callable[[Frame], None]) -> None:
         """Reads what an earlier process left and hands every undrained record on; cuts off a torn end."""
-        number, offset = self._read_position()
+        number, offset = read_position(self.path)
         for path in sorted(self.path.glob("*.segment")):
             if int(path.stem) < number:
                 path.unlink()
@@ -232,15 +232,15 @@ class SpoolFolder:
     def _writable(self) -> Segment:
         if self._active is not None and self._active.size < SEGMENT_BYTES and not self._active.failed:
             return self._active
-        number = self._segments[-1].number + 1 if self._segments else self._read_position()[0] + 1
+        number = self._segments[-1].number + 1 if self._segments else read_position(self.path)[0] + 1
         path = self.path / f"{number:012d}.segment"
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
             _sync_folder(self.path)
         except OSError as error:
-            self._failed(error)
             with suppress(OSError):
                 path.unlink()
+            self._failed(error)
             raise _refused() from None
         self._active = Segment(number, path, fd)
         self._segments.append(self._active)
@@ -251,16 +251,15 @@ class SpoolFolder:
         try:
             _write_all(segment.fd, frame)
         except OSError as error:
-            self._failed(error)
             self._active = None
             with suppress(OSError):  # what it holds beyond its size would be taken for a torn end
                 os.ftruncate(segment.fd, segment.size)
+            self._failed(error)
             raise _refused() from None
         segment.size += len(frame)
 
     def _abandon(self, segment: Segment, error: OSError) -> None:
         with self._writing:
-            self._failed(error)
             segment.failed = True
             if self._active is segment:
                 self._active = None
@@ -269,11 +268,13 @@ class SpoolFolder:
             segment.size, segment.rows = segment.synced, segment.rows_synced
             with suppress(OSError):
                 os.ftruncate(segment.fd, segment.synced)
+            self._failed(error)
 
     def _failed(self, error: OSError) -> None:
         self.failures += 1
         self._resting_until = time.monotonic() + _REST_S
-        log("spool").error("spool_not_written", errno=error.errno, failures=self.failures)
+        with suppress(OSError):  # the log may lie on the same full disk
+            log("spool").error("spool_not_written", errno=error.errno, failures=self.failures)
 
     def _oldest(self) -> tuple[Segment | None, int, Sequence[Frame | Damage]]:
         with self._writing:
@@ -312,13 +313,6 @@ class SpoolFolder:
             with suppress(OSError):
                 segment.path.unlink()
 
-    def _read_position(self) -> tuple[int, int]:
-        raw = os.pread(self._position_file, _POSITION.size, 0)
-        if len(raw) < _POSITION.size:
-            return 0, 0
-        number, offset, check = _POSITION.unpack(raw)
-        return (number, offset) if check == zlib.crc32(raw[:16]) else (0, 0)
-
     def _recover_segment(self, segment: Segment, begin: int, remember: Callable[[Frame], None]) -> None:
         end = segment.size
         for item in scan(_read(segment.fd, 0, segment.size)):
@@ -350,6 +344,18 @@ class SpoolFolder:
 def folders(root: Path) -> list[Path]:
     """Every process's folder there is, living or dead."""
     return sorted(path.parent for path in root.glob("*/lock"))
+
+
+def read_position(path: Path) -> tuple[int, int]:
+    """Segment and offset up to which a folder is drained; (0, 0) where that is not known."""
+    try:
+        raw = (path / "position").read_bytes()[: _POSITION.size]
+    except FileNotFoundError:
+        return 0, 0
+    if len(raw) < _POSITION.size:
+        return 0, 0
+    number, offset, check = _POSITION.unpack(raw)
+    return (number, offset) if check == zlib.crc32(raw[:16]) else (0, 0)
 
 
 def _refused() -> LedgerUnavailable:
