@@ -6,6 +6,7 @@ once, and looks again every ``PROBE_S`` seconds.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from trueup.errors import InvalidQuery, LedgerUnavailable
+from trueup.telemetry import log
+
+logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # each failed attempt, with addresses; a circuit says it once
 
 WAIT_S = 10.0
 CONNECT_S = 2.0
@@ -32,7 +36,8 @@ Connection = psycopg.Connection[TupleRow]
 class Circuit:
     """Remembers that the database is away; closed while it answers. ``probe_s``: how often one caller may try."""
 
-    def __init__(self, probe_s: float = PROBE_S) -> None:
+    def __init__(self, application: str, probe_s: float = PROBE_S) -> None:
+        self._application = application
         self._probe_s = probe_s
         self._lock = threading.Lock()
         self._away = False
@@ -56,11 +61,17 @@ class Circuit:
     def failed(self) -> None:
         """No connection could be made, or one did not answer in time."""
         with self._lock:
-            self._away, self._next_probe = True, time.monotonic() + self._probe_s
+            was_away, self._away = self._away, True
+            self._next_probe = time.monotonic() + self._probe_s
+        if not was_away:
+            log("postgres").warning("database_away", application=self._application)
 
     def succeeded(self) -> None:
         """A connection was made."""
-        self._away = False
+        with self._lock:
+            was_away, self._away = self._away, False
+        if was_away:
+            log("postgres").warning("database_back", application=self._application)
 
 
 class Pool:
@@ -78,7 +89,7 @@ class Pool:
         probe_s: float = PROBE_S,
     ) -> None:
         self._options = options or {}
-        self.circuit = Circuit(probe_s)
+        self.circuit = Circuit(application, probe_s)
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             url,
             min_size=0,
