@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Self
 
+<<<<<<< HEAD
 from trueup.domain.deployment import ModelVersion, Parity, Serving
+=======
+from trueup import telemetry
+from trueup.domain.deployment import Mode, ModelVersion, Parity, Serving
+>>>>>>> spool
 from trueup.errors import TrueupError
 from trueup.ledger import migrating
+from trueup.ledger.draining import Drainer
 from trueup.ledger.embedded import EmbeddedPostgres
 from trueup.ledger.observed import ObservedLedger
 from trueup.ledger.postgres import PostgresLedger
+from trueup.ledger.spool import SpooledLedger
+from trueup.ledger.spool_lookup import Lookup
 from trueup.ledger.urls import Urls, external_urls
 from trueup.ledger.views import make_contract_view
 from trueup.outcomes.postgres import PostgresOutcomes
@@ -46,6 +55,8 @@ class Services:
     telemetry: Telemetry
     embedded: EmbeddedPostgres | None
     _pools: tuple[Pool, ...]
+    spool: SpooledLedger | None = None
+    drainer: Drainer | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -53,10 +64,33 @@ class Services:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def open_spool(self, *, draining: bool = True) -> SpooledLedger:
+        """From now on this process spools what is declared `spooled`, and drains it unless told not to.
+
+        For processes that serve: all others book such deployments durably. Raises LedgerUnavailable.
+        """
+        if self.spool is None:
+            writer, limits = self._pools[1], self.settings.limits
+            root = self.settings.data_dir / "spool"
+            self.spool = SpooledLedger(self.ledger, Lookup(writer, limits.spool_lookup_s), root, limits)
+            self.scoring.spool = ObservedLedger(self.spool, self.telemetry.metrics)
+            self._show_spool(self.spool)
+            self.drainer = Drainer(self.spool)
+            if draining:
+                self.drainer.start()
+        return self.spool
+
     def close(self) -> None:
+<<<<<<< HEAD
         """Lets go of models, telemetry and connections, then of the embedded database."""
         self.scoring.models.close()
         self.telemetry.close()
+=======
+        """Closes the spool (what is undrained stays on disk) and connections, then lets go of the embedded database."""
+        if self.drainer is not None and self.spool is not None:
+            self.drainer.stop()
+            self.spool.close()
+>>>>>>> spool
         for pool in self._pools:
             pool.close()
         if self.embedded is not None:
@@ -66,9 +100,22 @@ class Services:
         """Whether each thing a prediction depends on answers."""
         return {
             "ledger": _answers(lambda: self.queries.rows("SELECT 1")),
+<<<<<<< HEAD
             "registry": _answers(self.registry.revisions),
             "models": self.scoring.models.ready(),
+=======
+            "registry": _answers(self.registry.deployments),
+            **({"spool": self.spool.folder.has_room} if self.spool is not None and self._spools() else {}),
+>>>>>>> spool
         }
+
+    def is_ready(self, checks: dict[str, bool]) -> bool:
+        """Whether requests can be answered: by a spool with room also while the database is away."""
+        return all(checks.values()) or checks.get("spool", False)
+
+    def _spools(self) -> bool:
+        """Whether a deployment that is in memory answers from the spool."""
+        return bool(self.scoring.models.in_memory(Mode.SPOOLED))
 
 
 def open_services(settings: Settings) -> Services:
@@ -110,9 +157,10 @@ def open_database(settings: Settings) -> tuple[Urls, EmbeddedPostgres | None]:
 def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = None) -> Services:
     """The rooms on a database that is there and up to date."""
     limits = settings.limits
-    owner = Pool(urls.owner, size=2, application="trueup-owner")
-    writer = Pool(urls.writer, size=limits.pool_connections, application="trueup-writer")
-    reader = Pool(urls.reader, size=limits.pool_connections, application="trueup-reader", options=_reading(limits))
+    pool = partial(Pool, connect_s=limits.database_connect_s, probe_s=limits.database_probe_s)
+    owner = pool(urls.owner, size=2, application="trueup-owner")
+    writer = pool(urls.writer, size=limits.pool_connections, application="trueup-writer")
+    reader = pool(urls.reader, size=limits.pool_connections, application="trueup-reader", options=_reading(limits))
     artifacts = ArtifactFolder(settings.data_dir / "models")
     loader = Loader(artifacts, scorers.load)
     registry = PostgresRegistry(owner, make_contract_view)

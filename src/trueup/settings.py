@@ -62,6 +62,12 @@ class Limits(BaseModel):
         60.0, gt=0, description="longest wait before a model that failed to load is tried again"
     )
     pool_connections: int = Field(8, ge=1, le=100, description="connections of one process per role")
+    database_connect_s: float = Field(2.0, ge=1, le=60, description="seconds a connection may take to be made")
+    database_probe_s: float = Field(0.25, gt=0, description="seconds between looks whether an absent database is back")
+    spool_bytes: int = Field(2**30, ge=4096, description="bytes of one process's spool with its dead letters")
+    spool_rows: int = Field(1_000_000, ge=1, description="undrained instances and refusals of one process's spool")
+    spool_remembered: int = Field(100_000, ge=0, description="keyed answers remembered after they are drained")
+    spool_lookup_s: float = Field(0.25, gt=0, description="seconds the ledger is asked for a key's first answer")
 
 
 class OidcRole(BaseModel):

@@ -485,10 +485,13 @@ def test_without_its_ledger_nothing_is_answered(door: Served, fresh_database: Ur
         connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')  # type: ignore[arg-type]
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
         try:
-            began = time.monotonic()
-            refused(door.infer(body(2.0)), 503)
-            assert time.monotonic() - began < 15
+            for _ in range(10):
+                began = time.monotonic()
+                refused(door.infer(body(2.0)), 503)
+                assert time.monotonic() - began < 1
         finally:
             connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')  # type: ignore[arg-type]
-    assert door.infer(body(3.0)).status_code == 200
+    deadline = time.monotonic() + 10
+    while door.infer(body(3.0)).status_code != 200:
+        assert time.monotonic() < deadline
     assert door.count() == 2

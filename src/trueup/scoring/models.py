@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from trueup.domain.deployment import Deployment
-from trueup.errors import TrueupError
+from trueup.domain.deployment import Deployment, Mode
+from trueup.errors import TrueupError, Unavailable
 from trueup.ports import ModelRegistry
 from trueup.scoring.loading import Load, Loading, Resolved, await_release
 from trueup.settings import Limits
@@ -112,6 +112,8 @@ class Models:
         if time.monotonic() - slot.checked_at >= REFRESH_S and slot.looking.acquire(blocking=False):
             try:
                 self._follow(slot, self._registry.deployment(name))
+            except Unavailable:
+                pass  # what is in memory goes on: booking decides whether it may be answered
             finally:
                 slot.looking.release()
         return slot.current or current
@@ -170,6 +172,11 @@ class Models:
                 "retry_in_s": round(max(0.0, failure.retry_at - time.monotonic()), 1),
             },
         }
+
+    def in_memory(self, mode: Mode) -> list[str]:
+        """The deployments of a mode whose models are loaded."""
+        loaded = [(slot.name, slot.current) for slot in list(self._slots.values())]
+        return [name for name, found in loaded if found is not None and found.deployment.serving.mode is mode]
 
     def counts(self) -> dict[str, int]:
         """Deployments in memory, those whose newest revision does not answer yet, and those with a failed load."""

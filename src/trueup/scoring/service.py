@@ -6,7 +6,7 @@
 4. *book* all rows of all versions in one commit; rows already there win and theirs are the answers.
 5. *answer* each caller.
 
-Ledger down: refuse. A challenger or shadow down: count, log and go on.
+Ledger down: refuse, or spool where the deployment is declared so. A challenger or shadow down: count, log and go on.
 """
 
 from __future__ import annotations
@@ -38,10 +38,17 @@ from trueup.domain.batch import (
     Scored,
     Source,
 )
+<<<<<<< HEAD
 from trueup.domain.contract import FieldError
 from trueup.domain.deployment import ModelVersion
 from trueup.errors import InvalidInput, ScoringError
 from trueup.ports import Clock, Ledger, ModelRegistry, UnderWay
+=======
+from trueup.domain.contract import Contract, FieldError, FieldType
+from trueup.domain.deployment import Deployment, Mode, ModelVersion, Serving
+from trueup.errors import InvalidInput, ScoringError, TrueupError, Unavailable
+from trueup.ports import Clock, Ledger, ModelRegistry, Scorer, UnderWay
+>>>>>>> spool
 from trueup.scoring.deciding import answers_of, fallback_answers, merged, needs_fallback
 from trueup.scoring.loading import Load, Loaded, Resolved
 from trueup.scoring.models import REFRESH_S, Models
@@ -188,12 +195,41 @@ class Scoring:
         self._ledger = ledger
         self._clock = clock
         self._limits = limits
+<<<<<<< HEAD
         self._metrics = metrics or Metrics(1)
         self.models = Models(registry, load, limits, self._metrics)
 
     def resolve(self, name: str, *, fresh: bool = False) -> Resolved:
         """What answers under the name, as ``Models.resolve``. Raises NotFound."""
         return self.models.resolve(name, fresh=fresh)
+=======
+        self._resolved: dict[str, tuple[float, Resolved]] = {}
+        self._lock = threading.Lock()
+        self.spool: Ledger | None = None  # where this process books what is declared `spooled`; else it books durably
+
+    def resolve(self, name: str, *, fresh: bool = False) -> Resolved:
+        """The newest revision, looked up at most once in ``REFRESH_S``; what is in memory while the registry is away.
+
+        Raises NotFound, and LedgerUnavailable where nothing is in memory.
+        """
+        held = self._resolved.get(name)
+        if held is not None and not fresh and time.monotonic() - held[0] < REFRESH_S:
+            return held[1]
+        with self._lock:
+            held = self._resolved.get(name)
+            try:
+                deployment = self._registry.deployment(name)
+            except Unavailable:
+                if held is None or fresh:
+                    raise
+                return held[1]  # booking decides
+            if held is not None and held[1].deployment.revision == deployment.revision:
+                resolved = held[1]
+            else:
+                resolved = self._loaded(deployment)
+            self._resolved[name] = (time.monotonic(), resolved)
+            return resolved
+>>>>>>> spool
 
     def held(self, name: str) -> tuple[Resolved, float] | None:
         """What is in memory under the name and how many seconds ago it was looked up; never blocks."""
@@ -231,14 +267,15 @@ class Scoring:
     def book(self, predicted: Predicted) -> Response:
         """Steps 4 and 5 of ``score``. Raises LedgerUnavailable: then nothing is answered."""
         booking = self._booking(predicted) if predicted.scored else None
-        return self._response(predicted, _NOTHING if booking is None else self._ledger.book(booking))
+        ledger = self._ledger_of(predicted.resolved)
+        return self._response(predicted, _NOTHING if booking is None else ledger.book(booking))
 
     def begin(self, predicted: Predicted) -> Begun | None:
         """Step 4 for an event loop, which never waits; None where only ``book`` can do it."""
         booking = None if predicted.refused or not predicted.scored else self._booking(predicted, may_wait=False)
         if booking is None:
             return None
-        under_way = self._ledger.begin(booking)
+        under_way = self._ledger_of(predicted.resolved).begin(booking)
         return None if under_way is None else Begun(under_way, lambda receipt: self._response(predicted, receipt))
 
     def _response(self, predicted: Predicted, receipt: Receipt) -> Response:
@@ -259,7 +296,13 @@ class Scoring:
         deployment_id = resolved.deployment.deployment_id
         assert deployment_id is not None
         rows = [Refusal(source.keys[r.row], r.reason, r.detail) for r in refused]
-        self._ledger.refuse(Refusals(deployment_id, source, received_at, received_at, rows))
+        self._ledger_of(resolved).refuse(Refusals(deployment_id, source, received_at, received_at, rows))
+
+    def _ledger_of(self, resolved: Resolved) -> Ledger:
+        """Where the deployment's rows go before its callers are answered."""
+        if self.spool is not None and resolved.deployment.serving.mode is Mode.SPOOLED:
+            return self.spool
+        return self._ledger
 
     def _scored(self, resolved: Resolved, columns: Columns, *, want_reasons: bool) -> list[Scored]:
         """Step 3; empty when not even the champion's fallback could answer."""
@@ -315,7 +358,11 @@ class Scoring:
         if when is None:
             if not claims and not may_wait:
                 return None
-            when = received_at if claims else self._ledger.claim_event_times(deployment_id, source, received_at)
+            when = (
+                received_at
+                if claims
+                else self._ledger_of(resolved).claim_event_times(deployment_id, source, received_at)
+            )
         return Booking(
             deployment_id=deployment_id,
             contract_id=contract_id,

@@ -20,9 +20,12 @@ from trueup.doors.auth.keys import (
     unknown_key,
 )
 from trueup.doors.auth.roles import ApiRole, Caller
+from trueup.errors import LedgerUnavailable
 from trueup.postgres import Connection, Pool
 
 CACHE_S = 5.0  # how long a revoked key may still be taken by a server that knew it
+AWAY_S = 3_600.0  # how long a key that a server knew is taken while the database is away
+AGAIN_S = 1.0  # then the database is asked again after so long
 CACHED_KEYS = 1_024
 _LOCK = "SELECT pg_advisory_xact_lock(7238149)"  # two first starts must not both make an admin key
 _FIELDS = "key_id, name, role, created_at, revoked_at, deployments"
@@ -33,7 +36,7 @@ class PostgresApiKeys(ApiKeys):
 
     def __init__(self, owner: Pool) -> None:
         self._owner = owner
-        self._cache: dict[str, tuple[float, Caller | None, bytes]] = {}
+        self._cache: dict[str, tuple[float, Caller | None, bytes, float]] = {}  # until, caller, hash, looked up
         self._lock = threading.Lock()
 
     def create(
@@ -101,11 +104,19 @@ class PostgresApiKeys(ApiKeys):
             held = self._cache.get(key_id)
         if held is not None and now < held[0]:
             return held[1], held[2]
-        with self._owner.transaction() as connection:
-            row = connection.execute(
-                f"SELECT {_FIELDS}, key_hash FROM ledger.api_keys WHERE key_id = %s",  # noqa: S608
-                (key_id,),
-            ).fetchone()
+        try:
+            with self._owner.transaction() as connection:
+                row = connection.execute(
+                    f"SELECT {_FIELDS}, key_hash FROM ledger.api_keys WHERE key_id = %s",  # noqa: S608
+                    (key_id,),
+                ).fetchone()
+        except LedgerUnavailable:
+            # A deployment that spools goes on without its database, so its callers must stay known.
+            if held is None or now > held[3] + AWAY_S:
+                raise
+            with self._lock:
+                self._cache[key_id] = (now + AGAIN_S, *held[1:])
+            return held[1], held[2]
         with self._lock:
             self._cache.pop(key_id, None)
             if row is None:
@@ -114,7 +125,7 @@ class PostgresApiKeys(ApiKeys):
                 del self._cache[next(iter(self._cache))]
             key, key_hash = _key(row[:-1]), bytes(row[-1])
             caller = None if key.revoked_at else key.caller
-            self._cache[key_id] = (now + CACHE_S, caller, key_hash)
+            self._cache[key_id] = (now + CACHE_S, caller, key_hash, now)
             return caller, key_hash
 
 

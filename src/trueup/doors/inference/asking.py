@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from trueup.bootstrap import Services
 from trueup.contracts.values import microseconds
-from trueup.domain.batch import REQUEST_SOURCE, Channel, RefusalReason, Source
+from trueup.domain.batch import REQUEST_SOURCE, UNKEYED_SOURCE, Channel, RefusalReason, Source
 from trueup.domain.contract import Contract
 from trueup.doors.inference.gather import Ask, Decode, Gather, Part
 from trueup.errors import Conflict, InvalidInput, NotFound, ScoringError, TrueupError, Unavailable
@@ -30,8 +30,12 @@ from trueup.telemetry import log
 from trueup.telemetry.requests import current
 
 AGED_S = 5.0  # a revision older than this is looked up before it answers
+<<<<<<< HEAD
 LONGEST_US = 10**12  # of a timeout: beyond it is as good as none, and may be no float
 UNKEYED_SOURCE = "unkeyed"  # rows that nobody can repeat: their keys are drawn here
+=======
+LOOKUP_S = 0.5  # and taken all the same when that takes longer
+>>>>>>> spool
 _PROCESS, _NUMBERS = uuid4().hex, count()  # a key nobody has drawn before, without asking the system each time
 _Known = TypeVar("_Known", str, int, float, bool)
 
@@ -103,8 +107,8 @@ class Inference:
         else:
             found, age = held
             if age > AGED_S:
-                with suppress(Unavailable):
-                    found = await asyncio.shield(self._refresh(model))
+                with suppress(Unavailable, TimeoutError):  # also of a database that hangs
+                    found = await asyncio.wait_for(asyncio.shield(self._refresh(model)), LOOKUP_S)
             elif age > REFRESH_S:
                 self._refresh(model)
         if version is not None and version != found.champion.version.version:

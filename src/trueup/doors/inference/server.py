@@ -228,7 +228,7 @@ class Front:
         return _json({"live": True})
 
     async def _ready(self, _: Request) -> Reply:
-        ready = not self._draining() and all((await _in_thread(self._services.ping)).values())
+        ready = not self._draining() and self._services.is_ready(await _in_thread(self._services.ping))
         return _json({"live": True, "ready": ready}, 200 if ready else 503)
 
     async def _server(self, _: Request) -> Reply:
