@@ -58,21 +58,14 @@ class Served:
 def serving(up: trueup.Trueup, tokens: Authenticator | None = None, *, drain_s: float = 0) -> Iterator[Served]:
     """Serves until the block is left, then drains. ``tokens`` know callers that come without a key."""
     keys = MemoryApiKeys()
-<<<<<<< HEAD
     settings = up.services.settings
+    up.services.open_spool()
     gate = Gate(keys, tokens, settings.rates)
     app = create_app(up.services, gate)
     front = Front(app, up.services, gate, lambda: bool(app.state.draining))
     grpc = GrpcServer(up.services, gate, lambda: bool(app.state.draining), host="127.0.0.1", port=0)
     beside = Beside(lambda: grpc.start(front.inference), grpc.stop)
     server = Server(configured(front, settings), app.state, front.drain, drain_s, beside)
-=======
-    up.services.open_spool()
-    app = create_app(up.services, keys)
-    front = Front(app, up.services, keys, lambda: bool(app.state.draining))
-    config = uvicorn.Config(front, log_level="error", access_log=False, lifespan="off", loop="uvloop", http="httptools")
-    server = Server(config, app, front, drain_s=0)
->>>>>>> spool
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

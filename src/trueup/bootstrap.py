@@ -9,12 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-<<<<<<< HEAD
-from trueup.domain.deployment import ModelVersion, Parity, Serving
-=======
-from trueup import telemetry
 from trueup.domain.deployment import Mode, ModelVersion, Parity, Serving
->>>>>>> spool
 from trueup.errors import TrueupError
 from trueup.ledger import migrating
 from trueup.ledger.draining import Drainer
@@ -80,17 +75,23 @@ class Services:
                 self.drainer.start()
         return self.spool
 
+    def _show_spool(self, spool: SpooledLedger) -> None:
+        """Has the metrics ask the spool how much waits."""
+
+        def asked(name: str) -> Callable[[], float]:
+            return lambda: float(spool.stats()[name])
+
+        for gauge, name in (("rows", "depth_rows"), ("bytes", "depth_bytes"), ("oldest_seconds", "oldest_age_s")):
+            self.telemetry.metrics.observe(f"spool_{gauge}", asked(name))
+
     def close(self) -> None:
-<<<<<<< HEAD
-        """Lets go of models, telemetry and connections, then of the embedded database."""
-        self.scoring.models.close()
-        self.telemetry.close()
-=======
-        """Closes the spool (what is undrained stays on disk) and connections, then lets go of the embedded database."""
+        """Closes the spool (what is undrained stays on disk), models, telemetry, connections; then lets go of the
+        embedded database."""
         if self.drainer is not None and self.spool is not None:
             self.drainer.stop()
             self.spool.close()
->>>>>>> spool
+        self.scoring.models.close()
+        self.telemetry.close()
         for pool in self._pools:
             pool.close()
         if self.embedded is not None:
@@ -100,13 +101,9 @@ class Services:
         """Whether each thing a prediction depends on answers."""
         return {
             "ledger": _answers(lambda: self.queries.rows("SELECT 1")),
-<<<<<<< HEAD
             "registry": _answers(self.registry.revisions),
             "models": self.scoring.models.ready(),
-=======
-            "registry": _answers(self.registry.deployments),
             **({"spool": self.spool.folder.has_room} if self.spool is not None and self._spools() else {}),
->>>>>>> spool
         }
 
     def is_ready(self, checks: dict[str, bool]) -> bool:

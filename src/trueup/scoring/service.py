@@ -38,17 +38,10 @@ from trueup.domain.batch import (
     Scored,
     Source,
 )
-<<<<<<< HEAD
 from trueup.domain.contract import FieldError
-from trueup.domain.deployment import ModelVersion
+from trueup.domain.deployment import Mode, ModelVersion
 from trueup.errors import InvalidInput, ScoringError
 from trueup.ports import Clock, Ledger, ModelRegistry, UnderWay
-=======
-from trueup.domain.contract import Contract, FieldError, FieldType
-from trueup.domain.deployment import Deployment, Mode, ModelVersion, Serving
-from trueup.errors import InvalidInput, ScoringError, TrueupError, Unavailable
-from trueup.ports import Clock, Ledger, ModelRegistry, Scorer, UnderWay
->>>>>>> spool
 from trueup.scoring.deciding import answers_of, fallback_answers, merged, needs_fallback
 from trueup.scoring.loading import Load, Loaded, Resolved
 from trueup.scoring.models import REFRESH_S, Models
@@ -195,41 +188,13 @@ class Scoring:
         self._ledger = ledger
         self._clock = clock
         self._limits = limits
-<<<<<<< HEAD
         self._metrics = metrics or Metrics(1)
         self.models = Models(registry, load, limits, self._metrics)
+        self.spool: Ledger | None = None  # where this process books what is declared `spooled`; else it books durably
 
     def resolve(self, name: str, *, fresh: bool = False) -> Resolved:
         """What answers under the name, as ``Models.resolve``. Raises NotFound."""
         return self.models.resolve(name, fresh=fresh)
-=======
-        self._resolved: dict[str, tuple[float, Resolved]] = {}
-        self._lock = threading.Lock()
-        self.spool: Ledger | None = None  # where this process books what is declared `spooled`; else it books durably
-
-    def resolve(self, name: str, *, fresh: bool = False) -> Resolved:
-        """The newest revision, looked up at most once in ``REFRESH_S``; what is in memory while the registry is away.
-
-        Raises NotFound, and LedgerUnavailable where nothing is in memory.
-        """
-        held = self._resolved.get(name)
-        if held is not None and not fresh and time.monotonic() - held[0] < REFRESH_S:
-            return held[1]
-        with self._lock:
-            held = self._resolved.get(name)
-            try:
-                deployment = self._registry.deployment(name)
-            except Unavailable:
-                if held is None or fresh:
-                    raise
-                return held[1]  # booking decides
-            if held is not None and held[1].deployment.revision == deployment.revision:
-                resolved = held[1]
-            else:
-                resolved = self._loaded(deployment)
-            self._resolved[name] = (time.monotonic(), resolved)
-            return resolved
->>>>>>> spool
 
     def held(self, name: str) -> tuple[Resolved, float] | None:
         """What is in memory under the name and how many seconds ago it was looked up; never blocks."""

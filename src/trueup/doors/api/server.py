@@ -155,14 +155,9 @@ def _add_health(app: FastAPI, services: Services, work: Work) -> None:
         if app.state.draining:
             return handlers.reply({"status": "draining"}, 503)
         checks = await pings.answers()
-<<<<<<< HEAD
-        good = all(checks.values())
+        good = services.is_ready(checks)
         found = {"status": "ready" if good else "not ready", "checks": checks}
         return handlers.reply({**found, "deployments": services.scoring.models.counts()}, 200 if good else 503)
-=======
-        good = services.is_ready(checks)
-        return handlers.reply({"status": "ready" if good else "not ready", "checks": checks}, 200 if good else 503)
->>>>>>> spool
 
 
 def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard) -> None:
@@ -300,48 +295,11 @@ def serve(
     ``shared``: other workers listen on the same port, and ``reports`` is where each tells how it is.
     Whether everything that was accepted was answered.
     """
-<<<<<<< HEAD
     settings = services.settings
     with open_gate(services) as gate, ExitStack() as open_sockets:
         sockets = [open_sockets.enter_context(listening(host, port, shared=shared))]
         services.open_spool()
         app = create_app(services, gate, reports)
-=======
-
-    def __init__(self, config: uvicorn.Config, app: FastAPI, front: Front, drain_s: float) -> None:
-        super().__init__(config)
-        self._app = app
-        self._front = front
-        self._drain_s = drain_s
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called by the signal."""
-        first = not self._app.state.draining
-        self._app.state.draining = True
-        if sig == signal.SIGTERM and first and self._drain_s > 0:
-            timer = threading.Timer(self._drain_s, self._stop)
-            timer.daemon = True
-            timer.start()
-            return
-        if self.should_exit:
-            self.force_exit = True
-        self._stop()
-
-    async def shutdown(self, sockets: Any = None) -> None:
-        """Answers what is in flight, then waits for what is being booked."""
-        await super().shutdown(sockets)
-        await self._front.drain()
-
-    def _stop(self) -> None:
-        self.should_exit = True
-
-
-def serve(services: Services, *, host: str, port: int, drain_s: float = 2.0, started: Callable[[str], None]) -> None:
-    """Serves until a signal says stop; ``started`` gets the address once it listens."""
-    with open_keys(services.urls.owner) as keys:
-        services.open_spool()
-        app = create_app(services, keys)
->>>>>>> spool
         calm_collector()
         services.telemetry.start(settings.data_dir / "run")
         front = Front(app, services, gate, lambda: bool(app.state.draining))
