@@ -107,7 +107,7 @@ class Prediction(PredictionSummary, frozen=True, kw_only=True):
     contract_version: int | None = None
     contract_digest: str | None = None
     content_digest: str | None = None
-    batch_id: Any = None
+    batch_id: int | None = None
     steps_us: dict[str, int | None] = {}
     outcome: float | str | None = None
     outcome_known_at: datetime | None = None

@@ -1,4 +1,4 @@
-"""`trueup up`, `demo`, `doctor` and `version`: running trueup and seeing how it is."""
+"""`trueup up`, `demo`, `doctor`, `openapi` and `version`: running trueup and seeing how it is."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     )(demo)
     app.command(epilog="Example:  trueup doctor --json")(doctor)
     app.command(epilog="Example:  trueup version")(version)
+    app.command(epilog="Example:  trueup openapi > openapi.json")(openapi)
 
 
 def up(
@@ -112,6 +113,13 @@ def version() -> None:
     from importlib.metadata import version as installed
 
     typer.echo(installed("trueup"))
+
+
+def openapi() -> None:
+    """Print the HTTP API's OpenAPI document, for generators of clients. Needs no database."""
+    from trueup.doors.api.openapi import document
+
+    print_json(document())
 
 
 def doctor(as_json: JsonOption = False) -> None:
