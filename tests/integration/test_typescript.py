@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -84,6 +85,16 @@ def test_types_and_call_compile_strictly(project: Path):
     check = ["npx", "tsc", "--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "wrong.ts"]
     done = subprocess.run(check, cwd=project, capture_output=True, text=True)
     assert done.stdout.count("error TS") == 3, done.stdout
+
+
+def test_what_the_documents_show_compiles(project: Path):
+    page = CLIENT.parents[1] / "docs" / "how-to" / "call-from-typescript.md"
+    shown = re.findall(r"```typescript\n(.*?)```", page.read_text(), re.DOTALL)
+    assert len(shown) == 2
+    for i, block in enumerate(shown):
+        (project / f"shown{i}.ts").write_text(block)
+    check = ("npx", "tsc", "--noEmit", "--strict", "--target", "es2022", "--module", "nodenext")
+    run(project, *check, "shown0.ts", "shown1.ts")
 
 
 def test_the_lock_names_exact_versions_and_no_addresses():
