@@ -47,7 +47,7 @@ proto: ## make the gRPC door's Python code from its .proto file
 	$(BIN)/python -m grpc_tools.protoc -I $(PROTO)=src/trueup/doors/inference/grpc --python_out=$(or $(OUT),src) \
 		--pyi_out=$(or $(OUT),src) --grpc_python_out=$(or $(OUT),src) $(PROTO)/open_inference.proto
 
-types: $(VENV)/.dev ## make the TypeScript types from the OpenAPI document (needs Node 20 and npm)
+types: $(VENV)/.dev ## make the TypeScript types from the OpenAPI document (needs Node 18 or newer and npm)
 	$(BIN)/trueup openapi > clients/typescript/openapi.json
 	cd clients/typescript && npm ci && npm run generate && npm run check
 

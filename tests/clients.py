@@ -128,6 +128,32 @@ def losing_answers(address: str, lost: int) -> Iterator[str]:
         thread.join(10)
 
 
+@contextmanager
+def dripping() -> Iterator[str]:
+    """A server whose answers never end: a byte every 20 ms."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    stopped = threading.Event()
+
+    def drip(near: socket.socket) -> None:
+        with near, suppress(OSError):
+            near.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
+            while not stopped.wait(0.02):
+                near.sendall(b" ")
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=drip, args=(listening.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        stopped.set()
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+
+
 def _length(message: bytes) -> int:
     head = message.partition(b"\r\n\r\n")[0].lower()
     return int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])

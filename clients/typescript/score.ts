@@ -30,16 +30,16 @@ export class TrueupError extends Error {
 const AGAIN = new Set([429, 502, 503, 504]);
 
 /**
- * The answer comes after the ledger committed it. `key` is the idempotency key: every attempt carries it, so a retry is
- * never a second prediction; give your own (an order's id) to be able to ask again later.
+ * The answer comes after the ledger committed it. `key` is the idempotency key, such as an order's id: every attempt
+ * carries it, and whoever asks again with it later gets this answer, so that there is never a second prediction.
  */
 export async function score(
   server: Server,
   deployment: string,
   instance: Record<string, Scalar>,
-  options: { key?: string; reasons?: boolean } = {},
+  options: { key: string; reasons?: boolean },
 ): Promise<Answer> {
-  const request: ScoreOne = { instance, key: options.key ?? crypto.randomUUID(), reasons: options.reasons ?? false };
+  const request: ScoreOne = { instance, key: options.key, reasons: options.reasons ?? false };
   const body = JSON.stringify(request);
   const url = `${server.url}/v1/deployments/${encodeURIComponent(deployment)}/score`;
   const end = AbortSignal.timeout(server.timeoutMs ?? 15_000);

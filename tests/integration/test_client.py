@@ -16,7 +16,7 @@ import pytest
 
 import trueup
 from certificates import Authority
-from clients import ANSWER, KINDS, Awaited, error, losing_answers, scripted
+from clients import ANSWER, KINDS, Awaited, dripping, error, losing_answers, scripted
 from serving import Served, serving
 from trueup import errors
 from trueup.bootstrap import wired
@@ -234,6 +234,13 @@ class TestRetries:
             with pytest.raises(errors.TimedOut):
                 client.score("t", ROW)
             assert 0.4 < time.monotonic() - began < 5
+
+    def test_an_answer_that_comes_drop_by_drop_ends_at_the_deadline(self, kind: Any) -> None:
+        with dripping() as url, kind(url, timeout=0.6, attempt_timeout=0.3, retries=QUICK) as client:
+            began = time.monotonic()
+            with pytest.raises(errors.TimedOut):
+                client.score("t", ROW)
+            assert time.monotonic() - began < 5
 
     def test_outcomes_are_sent_again_too(self, kind: Any) -> None:
         receipt = b'{"first": 0, "revised": 0, "unchanged": 1}'

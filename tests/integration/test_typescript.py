@@ -34,7 +34,7 @@ const server = { url: process.env.URL, key: process.env.KEY };
 const given = [server, "t", JSON.parse(process.env.ROW), { key: "order-4711" }];
 const first = await score(...given);
 const again = await score(...given);
-const wrong = await score(server, "t", { account: 1 }).catch((e) => ({ name: e.name, status: e.status, body: e.body }));
+const wrong = await score(server, "t", { account: 1 }, { key: "x" }).catch((e) => ({ ...e, name: e.name }));
 console.log(JSON.stringify({ first, again, wrong }));
 """
 
@@ -76,15 +76,16 @@ def test_the_committed_types_are_those_of_the_document(project: Path):
 def test_types_and_call_compile_strictly(project: Path):
     run(project, "npm", "run", "check")
     wrong = (
-        'await score({ url: "" }, "t", {});',
-        'await score(server, "t", { x: [1] });',
-        '(await score(server, "t", {})).nothing;',
+        'await score({ url: "" }, "t", {}, { key: "a" });',
+        'await score(server, "t", { x: [1] }, { key: "a" });',
+        '(await score(server, "t", {}, { key: "a" })).nothing;',
     )
+    wrong = (*wrong, 'await score(server, "t", {}, {});')
     given = 'import { score } from "./score.js";\nconst server = { url: "", key: "" };\n'
     (project / "wrong.ts").write_text(given + "\n".join(wrong))
     check = ["npx", "tsc", "--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "wrong.ts"]
     done = subprocess.run(check, cwd=project, capture_output=True, text=True)
-    assert done.stdout.count("error TS") == 3, done.stdout
+    assert done.stdout.count("error TS") == 4, done.stdout
 
 
 def test_what_the_documents_show_compiles(project: Path):

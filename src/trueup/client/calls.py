@@ -142,7 +142,7 @@ def encoded(body: Mapping[str, Any]) -> bytes:
 def exact(instance: Instance) -> dict[str, Any]:
     """The instance in JSON's types, every value exactly. Raises InvalidInput, which names the field only."""
     try:
-        return {name: _exact(value) for name, value in instance.items()}
+        found = {name: _exact(value) for name, value in instance.items()}
     except AttributeError:
         raise InvalidInput("an instance is a mapping of field names to values") from None
     except _Inexact:
@@ -151,6 +151,9 @@ def exact(instance: Instance) -> dict[str, Any]:
             f"the fields {', '.join(wrong)} have values of types that are not sent",
             next_step="give None, bool, int, float, Decimal, str, date, or datetime with a zone",
         ) from None
+    if not all(isinstance(name, str) for name in found):
+        raise InvalidInput("the names of an instance's fields are text")
+    return found
 
 
 class _Inexact(Exception):
