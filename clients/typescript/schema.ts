@@ -191,6 +191,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/server": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Server
+         * @description Every worker with its memory and models; a model's memory is by how much the process grew to load it.
+         */
+        get: operations["server"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Metrics
+         * @description Prometheus's text format, or OpenMetrics where it is accepted.
+         */
+        get: operations["metrics"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -401,6 +441,35 @@ export interface components {
             checks: {
                 [key: string]: boolean;
             };
+            /**
+             * Deployments
+             * @description of this process: loaded, behind their newest revision, failed
+             * @default {}
+             */
+            deployments: {
+                [key: string]: number;
+            };
+        };
+        /**
+         * ModelInMemory
+         * @description One model of one deployment; ``memory_bytes`` estimates what it takes: by how much the process grew.
+         */
+        ModelInMemory: {
+            /** Deployment */
+            deployment: string;
+            /** Revision */
+            revision: number;
+            role: components["schemas"]["Role"];
+            /** Model */
+            model: string;
+            /** Version */
+            version: string;
+            /** Loaded */
+            loaded: boolean;
+            /** Memory Bytes */
+            memory_bytes: number;
+            /** Loaded At */
+            loaded_at: string | null;
         };
         /**
          * OutcomesAnswer
@@ -631,6 +700,14 @@ export interface components {
             fields: components["schemas"]["FieldFault"][];
         };
         /**
+         * ServerAnswer
+         * @description All processes behind this port.
+         */
+        ServerAnswer: {
+            /** Workers */
+            workers: components["schemas"]["Worker"][];
+        };
+        /**
          * Status
          * @description How an answer came about. What got no answer is a refusal, not a status.
          * @enum {string}
@@ -649,6 +726,33 @@ export interface components {
             queue: number;
             /** Model */
             model: number;
+        };
+        /**
+         * Worker
+         * @description One process of the server.
+         */
+        Worker: {
+            /** Worker */
+            worker: number;
+            /** Pid */
+            pid: number;
+            /**
+             * Started At
+             * Format: date-time
+             */
+            started_at: string;
+            /** Uptime S */
+            uptime_s: number;
+            /** Rss Bytes */
+            rss_bytes: number;
+            /** Ready */
+            ready: boolean;
+            /** Deployments */
+            deployments: {
+                [key: string]: number;
+            };
+            /** Models */
+            models: components["schemas"]["ModelInMemory"][];
         };
     };
     responses: never;
@@ -1601,6 +1705,44 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
+            };
+        };
+    };
+    server: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServerAnswer"];
+                };
+            };
+        };
+    };
+    metrics: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };

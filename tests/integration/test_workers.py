@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -215,12 +214,6 @@ class TestStopping:
         two.process.kill()
         _, alive = psutil.wait_procs(children, 30)
         assert alive == []
-
-    def test_an_idle_connection_is_closed_and_a_request_in_it_is_not(self, two: Up) -> None:
-        host, port = two.address.split(":")
-        with socket.create_connection((host, int(port))) as idle:
-            assert two.stop() == 0
-            assert idle.recv(10) == b""
 
 
 class TestTheDatabase:

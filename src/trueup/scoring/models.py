@@ -3,7 +3,7 @@
 1. *notice* a newer revision: the watch reads all revisions every ``WATCH_S``, without it a request does, at most
    once in ``REFRESH_S``
 2. *load* it beside the one that answers, its digest checked, in a thread of its own
-3. *warm it up*
+3. *warm* it up: an instance alone, a batch, reasons
 4. *swap* one reference
 5. *unload* the old one when the last batch that holds it has ended
 
