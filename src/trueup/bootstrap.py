@@ -9,12 +9,12 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from trueup import telemetry
 from trueup.domain.deployment import Mode, ModelVersion, Parity, Serving
 from trueup.errors import TrueupError
 from trueup.ledger import migrating
 from trueup.ledger.draining import Drainer
 from trueup.ledger.embedded import EmbeddedPostgres
+from trueup.ledger.observed import ObservedLedger
 from trueup.ledger.postgres import PostgresLedger
 from trueup.ledger.spool import SpooledLedger
 from trueup.ledger.spool_lookup import Lookup
@@ -31,6 +31,16 @@ from trueup.scoring import parity, scorers
 from trueup.scoring.service import Scoring
 from trueup.settings import Limits, Settings
 from trueup.sql.runner import PostgresQueries
+from trueup.telemetry import configure
+from trueup.telemetry.requests import Telemetry
+
+_SPOOL_GAUGES = {
+    "spool_rows": "depth_rows",
+    "spool_bytes": "depth_bytes",
+    "spool_oldest_seconds": "oldest_age_s",
+    "spool_dead_letters": "dead_letters",
+    "spool_conflicts": "conflicts",
+}
 
 
 @dataclass
@@ -45,6 +55,7 @@ class Services:
     queries: PostgresQueries
     scoring: Scoring
     deploying: Deploying
+    telemetry: Telemetry
     embedded: EmbeddedPostgres | None
     _pools: tuple[Pool, ...]
     spool: SpooledLedger | None = None
@@ -65,17 +76,22 @@ class Services:
             writer, limits = self._pools[1], self.settings.limits
             root = self.settings.data_dir / "spool"
             self.spool = SpooledLedger(self.ledger, Lookup(writer, limits.spool_lookup_s), root, limits)
-            self.scoring.spool = self.spool
+            self.scoring.spool = ObservedLedger(self.spool, self.telemetry.metrics)
+            for gauge, figure in _SPOOL_GAUGES.items():
+                self.telemetry.metrics.observe(gauge, partial(self._figure, figure))
             self.drainer = Drainer(self.spool)
             if draining:
                 self.drainer.start()
         return self.spool
 
     def close(self) -> None:
-        """Closes the spool (what is undrained stays on disk) and connections, then lets go of the embedded database."""
+        """Closes the spool (what is undrained stays on disk), models, telemetry and connections; then lets go of the
+        embedded database."""
         if self.drainer is not None and self.spool is not None:
             self.drainer.stop()
             self.spool.close()
+        self.scoring.models.close()
+        self.telemetry.close()
         for pool in self._pools:
             pool.close()
         if self.embedded is not None:
@@ -85,22 +101,32 @@ class Services:
         """Whether each thing a prediction depends on answers."""
         return {
             "ledger": _answers(lambda: self.queries.rows("SELECT 1")),
-            "registry": _answers(self.registry.deployments),
+            "registry": _answers(self.registry.revisions),
+            "models": self.scoring.models.ready(),
             **({"spool": self.spool.folder.has_room} if self.spool is not None and self._spools() else {}),
         }
 
     def is_ready(self, checks: dict[str, bool]) -> bool:
         """Whether requests can be answered: by a spool with room also while the database is away."""
-        return all(checks.values()) or checks.get("spool", False)
+        return all(checks.values()) or (checks.get("spool", False) and checks["models"])
+
+    def _figure(self, name: str) -> float:
+        """One of the spool's figures, for whoever watches."""
+        return 0.0 if self.spool is None else float(self.spool.stats()[name])
 
     def _spools(self) -> bool:
         """Whether a deployment that is in memory answers from the spool."""
-        return bool(self.scoring.in_memory(Mode.SPOOLED))
+        return bool(self.scoring.models.in_memory(Mode.SPOOLED))
 
 
 def open_services(settings: Settings) -> Services:
     """Starts or finds the database, brings it up to date, and wires the rooms. Raises LedgerUnavailable."""
-    telemetry.configure(settings.log_level, as_json=settings.log_json)
+    return wired(settings, *open_ledger(settings))
+
+
+def open_ledger(settings: Settings) -> tuple[Urls, EmbeddedPostgres | None]:
+    """Starts or finds the database and brings it up to date. Raises LedgerUnavailable."""
+    configure(settings.log_level, as_json=settings.log_json)
     urls, embedded = open_database(settings)
     try:
         migrating.migrate(urls.owner)
@@ -108,7 +134,19 @@ def open_services(settings: Settings) -> Services:
         if embedded:
             embedded.stop()
         raise
-    return wired(settings, urls, embedded)
+    return urls, embedded
+
+
+def connections_of(settings: Settings) -> int:
+    """The most connections that one serving process opens: owner, API keys, writer, reader."""
+    return 4 + 2 * settings.limits.pool_connections
+
+
+def open_worker(settings: Settings) -> Services:
+    """The rooms on a database that another process has opened and holds."""
+    configure(settings.log_level, as_json=settings.log_json)
+    urls = _external(settings) if settings.database_url else EmbeddedPostgres(settings.data_dir).urls()
+    return wired(settings, urls)
 
 
 def open_database(settings: Settings) -> tuple[Urls, EmbeddedPostgres | None]:
@@ -128,6 +166,8 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
     loader = Loader(artifacts, scorers.load)
     registry = PostgresRegistry(owner, make_contract_view)
     ledger = PostgresLedger(writer, reader, limits)
+    telemetry = Telemetry(limits.metric_deployments)
+    observed = ObservedLedger(ledger, telemetry.metrics)
     return Services(
         settings=settings,
         urls=urls,
@@ -135,8 +175,9 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
         ledger=ledger,
         outcomes=PostgresOutcomes(writer),
         queries=PostgresQueries(reader, limits),
-        scoring=Scoring(registry, ledger, _loading(loader), utc_now, limits),
+        scoring=Scoring(registry, observed, _loading(loader), utc_now, limits, telemetry.metrics),
         deploying=Deploying(registry, artifacts, _parity_check(loader)),
+        telemetry=telemetry,
         embedded=embedded,
         _pools=(owner, writer, reader),
     )

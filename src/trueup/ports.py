@@ -6,7 +6,7 @@ same test class in ``tests/contract``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Protocol
@@ -78,6 +78,10 @@ class ModelRegistry(Protocol):
         """The newest revision. Raises NotFound."""
         ...
 
+    def revisions(self) -> Mapping[str, int]:
+        """The newest revision's number of each deployment: what is cheap to ask often."""
+        ...
+
     def deployments(self) -> Sequence[Deployment]:
         """Newest revision of each, by name."""
         ...
@@ -95,6 +99,7 @@ class PredictionFilter:
     decision: str | None = None
     min_score: float | None = None
     limit: int = 50
+    deployments: Sequence[str] | None = None  # of these alone; None: of all
 
 
 class UnderWay(Protocol):

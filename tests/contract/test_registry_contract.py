@@ -50,11 +50,20 @@ class TestEveryRegistry:
             desk.registry.deploy(Deployment(name, one), by="ann")
         assert [d.name for d in desk.registry.deployments()] == ["ant", "zebra"]
 
+    def test_the_newest_revisions_are_told_by_their_numbers(self, desk: Desk):
+        one, two = (desk.registry.add_version(version(n)) for n in "12")
+        assert desk.registry.revisions() == {}
+        for name, champion in (("a", one), ("b", one), ("b", two)):
+            desk.registry.deploy(Deployment(name, champion), by="ann")
+        assert desk.registry.revisions() == {"a": 1, "b": 2}
+
     def test_what_is_not_there_is_not_found(self, desk: Desk):
         for ask in (
             lambda: desk.registry.contract("no"),
             lambda: desk.registry.version("no", "1"),
             lambda: desk.registry.deployment("no"),
+            lambda: desk.registry.deployment("trades\0"),
+            lambda: desk.registry.contract("trades\0"),
         ):
             with pytest.raises(NotFound):
                 ask()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +12,7 @@ import msgspec
 from trueup.contracts.reading import contract_from_json, contract_to_json
 from trueup.domain.contract import Contract
 from trueup.domain.deployment import Artifact, Deployment, ModelVersion, Parity, Serving
-from trueup.errors import Conflict, NotFound
+from trueup.errors import Conflict, NotFound, no_contract, no_deployment
 from trueup.postgres import Connection, Pool
 
 _VERSION = """
@@ -25,6 +25,10 @@ _REVISION = """
     FROM ledger.deployments d
     JOIN LATERAL (SELECT * FROM ledger.deployment_revisions r WHERE r.deployment_id = d.deployment_id
                   ORDER BY r.revision DESC LIMIT 1) r ON true
+"""
+_NEWEST = """
+    SELECT d.name, (SELECT max(r.revision) FROM ledger.deployment_revisions r WHERE r.deployment_id = d.deployment_id)
+    FROM ledger.deployments d
 """
 _LOCK = "SELECT pg_advisory_xact_lock(7238147)"  # two deployers take turns
 
@@ -46,6 +50,8 @@ class PostgresRegistry:
 
     def contract(self, name: str, version: int | None = None) -> Contract:
         """The named version, or the newest."""
+        if "\0" in name:
+            raise no_contract()
         with self._owner.transaction() as connection:
             row = connection.execute(
                 "SELECT body FROM ledger.contracts WHERE name = %s AND (%s::int IS NULL OR version = %s)"
@@ -53,7 +59,7 @@ class PostgresRegistry:
                 (name, version, version),
             ).fetchone()
         if row is None:
-            raise NotFound(f"no contract {name}", next_step="deploy a model with it first")
+            raise no_contract()
         return contract_from_json(row[0])
 
     def add_version(self, version: ModelVersion) -> ModelVersion:
@@ -129,10 +135,12 @@ class PostgresRegistry:
 
     def deployment(self, name: str) -> Deployment:
         """The newest revision."""
+        if "\0" in name:  # which no text of the database can hold
+            raise no_deployment()
         with self._owner.transaction() as connection:
             found = _newest(connection, name)
         if found is None:
-            raise NotFound(f"no deployment {name}", next_step="`trueup deploy` makes one")
+            raise no_deployment()
         return found
 
     def deployments(self) -> Sequence[Deployment]:
@@ -140,6 +148,11 @@ class PostgresRegistry:
         with self._owner.transaction() as connection:
             rows = connection.execute(f"{_REVISION} ORDER BY d.name").fetchall()
             return [_deployment(connection, row) for row in rows]
+
+    def revisions(self) -> Mapping[str, int]:
+        """Numbers of the newest revisions."""
+        with self._owner.connection() as connection:
+            return dict(connection.execute(_NEWEST).fetchall())
 
     def _add_contract(self, connection: Connection, contract: Contract) -> int:
         known = connection.execute(

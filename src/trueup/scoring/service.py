@@ -11,7 +11,6 @@ Ledger down: refuse, or spool where the deployment is declared so. A challenger 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,8 +21,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from trueup.contracts.decoding import Decoder
-from trueup.contracts.horizon import due_days
+from trueup.contracts.horizon import due_days, event_times
 from trueup.contracts.identity import business_keys, content_digests
 from trueup.domain.batch import (
     REQUEST_SOURCE,
@@ -40,47 +38,24 @@ from trueup.domain.batch import (
     Scored,
     Source,
 )
-from trueup.domain.contract import Contract, FieldError, FieldType
-from trueup.domain.deployment import Deployment, Mode, ModelVersion, Serving
-from trueup.errors import InvalidInput, ScoringError, TrueupError, Unavailable
-from trueup.ports import Clock, Ledger, ModelRegistry, Scorer, UnderWay
+from trueup.domain.contract import FieldError
+from trueup.domain.deployment import Mode, ModelVersion
+from trueup.errors import InvalidInput, ScoringError
+from trueup.ports import Clock, Ledger, ModelRegistry, UnderWay
 from trueup.scoring.deciding import answers_of, fallback_answers, merged, needs_fallback
-from trueup.scoring.reasons import reasons_of, rows_to_explain
+from trueup.scoring.loading import Load, Loaded, Resolved
+from trueup.scoring.models import REFRESH_S, Models
+from trueup.scoring.reasons import explained
 from trueup.settings import Limits
 from trueup.telemetry import log
+from trueup.telemetry.metrics import Metrics
 
-REFRESH_S = 1.0
-
-Load = Callable[[ModelVersion, Serving], Scorer]
+__all__ = ["REFRESH_S", "Begun", "Instances", "Loaded", "Predicted", "Resolved", "Response", "RowRefusal", "Scoring"]
 
 _UNBOOKED = {
     Booked.CONFLICT: (RefusalReason.CONFLICT, "the identity holds other content"),
     Booked.WITHHELD: (RefusalReason.REQUEST, "another instance of the request is a conflict"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """One version ready to score; ``scorer`` None where it could not be loaded."""
-
-    role: Role
-    version: ModelVersion
-    scorer: Scorer | None
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """One revision of a deployment with its models in memory."""
-
-    deployment: Deployment
-    decoder: Decoder
-    champion: Loaded
-    others: tuple[Loaded, ...]
-
-    @property
-    def contract(self) -> Contract:
-        """The champion's contract: what callers must send."""
-        return self.champion.version.contract
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,49 +176,33 @@ _NOTHING = Receipt(None, np.empty((0, 16), np.uint8), np.empty(0, np.int8), Answ
 class Scoring:
     """Resolves names to loaded models and scores batches. Safe to call from several threads."""
 
-    def __init__(self, registry: ModelRegistry, ledger: Ledger, load: Load, clock: Clock, limits: Limits) -> None:
-        self._registry = registry
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        ledger: Ledger,
+        load: Load,
+        clock: Clock,
+        limits: Limits,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._ledger = ledger
-        self._load = load
         self._clock = clock
         self._limits = limits
-        self._resolved: dict[str, tuple[float, Resolved]] = {}
-        self._lock = threading.Lock()
+        self._metrics = metrics or Metrics(1)
+        self.models = Models(registry, load, limits, self._metrics)
         self.spool: Ledger | None = None  # where this process books what is declared `spooled`; else it books durably
 
     def resolve(self, name: str, *, fresh: bool = False) -> Resolved:
-        """The newest revision, looked up at most once in ``REFRESH_S``; what is in memory while the registry is away.
-
-        Raises NotFound, and LedgerUnavailable where nothing is in memory.
-        """
-        held = self._resolved.get(name)
-        if held is not None and not fresh and time.monotonic() - held[0] < REFRESH_S:
-            return held[1]
-        with self._lock:
-            held = self._resolved.get(name)
-            try:
-                deployment = self._registry.deployment(name)
-            except Unavailable:
-                if held is None or fresh:
-                    raise
-                return held[1]  # booking decides
-            if held is not None and held[1].deployment.revision == deployment.revision:
-                resolved = held[1]
-            else:
-                resolved = self._loaded(deployment)
-            self._resolved[name] = (time.monotonic(), resolved)
-            return resolved
+        """What answers under the name, as ``Models.resolve``. Raises NotFound."""
+        return self.models.resolve(name, fresh=fresh)
 
     def held(self, name: str) -> tuple[Resolved, float] | None:
-        """What is in memory under the name and how many seconds ago it was the newest; never blocks."""
-        held = self._resolved.get(name)
-        return None if held is None else (held[1], time.monotonic() - held[0])
+        """What is in memory under the name and how many seconds ago it was looked up; never blocks."""
+        return self.models.held(name)
 
     def release(self, name: str) -> None:
         """Lets go of a deployment's models; batches that hold them finish. Raises NotFound."""
-        self._registry.deployment(name)
-        with self._lock:
-            self._resolved.pop(name, None)
+        self.models.release(name)
 
     def score(self, resolved: Resolved, instances: Instances) -> Response:
         """Scores and books one batch (numbered steps in the module's docstring).
@@ -304,31 +263,11 @@ class Scoring:
         rows = [Refusal(source.keys[r.row], r.reason, r.detail) for r in refused]
         self._ledger_of(resolved).refuse(Refusals(deployment_id, source, received_at, received_at, rows))
 
-    def in_memory(self, mode: Mode) -> list[str]:
-        """The deployments of a mode whose models are loaded."""
-        return [name for name, (_, r) in list(self._resolved.items()) if r.deployment.serving.mode is mode]
-
     def _ledger_of(self, resolved: Resolved) -> Ledger:
         """Where the deployment's rows go before its callers are answered."""
         if self.spool is not None and resolved.deployment.serving.mode is Mode.SPOOLED:
             return self.spool
         return self._ledger
-
-    def _loaded(self, deployment: Deployment) -> Resolved:
-        plays = [(Role.CHAMPION, deployment.champion)]
-        plays += [(Role.CHALLENGER, v) for v in deployment.challengers]
-        plays += [(Role.SHADOW, v) for v in deployment.shadows]
-        loaded = [Loaded(role, v, self._try_load(deployment, role, v)) for role, v in plays]
-        return Resolved(deployment, Decoder(deployment.champion.contract, self._limits), loaded[0], tuple(loaded[1:]))
-
-    def _try_load(self, deployment: Deployment, role: Role, version: ModelVersion) -> Scorer | None:
-        try:
-            return self._load(version, deployment.serving)
-        except TrueupError as error:
-            if role is Role.CHAMPION and deployment.serving.fallback is None:
-                raise
-            log("scoring").error("model_not_loaded", deployment=deployment.name, role=str(role), error=error.message)
-            return None
 
     def _scored(self, resolved: Resolved, columns: Columns, *, want_reasons: bool) -> list[Scored]:
         """Step 3; empty when not even the champion's fallback could answer."""
@@ -343,6 +282,7 @@ class Scoring:
                 answers = answers_of(other.version.contract, other.scorer.score(columns), columns)
                 scored.append(Scored(other.role, _id(other.version), answers))
             except ScoringError as error:
+                self._metrics.model_failed(resolved.deployment.name, other.role)
                 log("scoring").error("other_failed", role=str(other.role), error=error.message, rows=len(columns))
         return scored
 
@@ -353,9 +293,10 @@ class Scoring:
             try:
                 answers = answers_of(contract, scorer.score(columns), columns)
             except ScoringError as error:
+                self._metrics.model_failed(resolved.deployment.name, Role.CHAMPION)
                 log("scoring").error("champion_failed", deployment=resolved.deployment.name, error=error.message)
         if answers is not None and scorer is not None and serving.reason_codes:
-            answers = _explained(scorer, columns, answers, serving.reason_codes, want_reasons=want_reasons)
+            answers = explained(scorer, columns, answers, serving.reason_codes, want_reasons=want_reasons)
         if serving.fallback is None:
             return answers
         if answers is None:
@@ -376,7 +317,7 @@ class Scoring:
         source = instances.source if whole else replace(instances.source, keys=keys)
         received_at = _rows_of(instances.received_at, rows, whole=whole)
         when = (
-            _event_time(columns) if instances.event_time is None else _rows_of(instances.event_time, rows, whole=whole)
+            event_times(columns) if instances.event_time is None else _rows_of(instances.event_time, rows, whole=whole)
         )
         claims = source.name == REQUEST_SOURCE  # a caller's key stands for one event, whatever day its retry names
         if when is None:
@@ -434,16 +375,3 @@ def _contract_refusals(decoded: Decoded) -> list[RowRefusal]:
 
 def _detail(errors: Sequence[FieldError]) -> str:
     return ", ".join(f"{e.field}: {e.code}" for e in errors[:20]) or "more field errors than are reported"
-
-
-def _event_time(columns: Columns) -> NDArray[np.datetime64] | None:
-    name = columns.contract.event_time
-    if not name:
-        return None
-    unit = "D" if columns.contract.by_name[name].type is FieldType.DATE else "us"
-    return columns.column(name).astype(f"datetime64[{unit}]").astype("datetime64[us]")
-
-
-def _explained(scorer: Scorer, columns: Columns, answers: Answers, keep: int, *, want_reasons: bool) -> Answers:
-    present = rows_to_explain(columns.contract, answers.score, wanted=want_reasons)
-    return replace(answers, reasons=reasons_of(scorer, columns, present, keep))

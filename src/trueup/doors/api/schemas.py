@@ -146,6 +146,39 @@ class Health(_Documented):
 
     status: str
     checks: dict[str, bool] = {}
+    deployments: dict[str, int] = Field({}, description="of this process: loaded, behind their newest revision, failed")
+
+
+class ModelInMemory(_Documented):
+    """One model of one deployment; ``memory_bytes`` estimates what it takes: by how much the process grew."""
+
+    deployment: str
+    revision: int
+    role: Role
+    model: str
+    version: str
+    loaded: bool
+    memory_bytes: int
+    loaded_at: datetime | None
+
+
+class Worker(_Documented):
+    """One process of the server."""
+
+    worker: int
+    pid: int
+    started_at: datetime
+    uptime_s: float
+    rss_bytes: int
+    ready: bool
+    deployments: dict[str, int]
+    models: list[ModelInMemory]
+
+
+class ServerAnswer(_Documented):
+    """All processes behind this port."""
+
+    workers: list[Worker]
 
 
 _FEATURES = {"settlement_date": "2026-11-20", "cusip": "037833100", "last_value_usd": 1250000.0}

@@ -3,57 +3,69 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import signal
-import threading
+import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import date
-from types import FrameType
-from typing import Annotated, Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from uuid import UUID
 
-import uvicorn
 from fastapi import Depends, FastAPI, Query, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from trueup.bootstrap import Services
 from trueup.domain.batch import Status
 from trueup.doors.api import handlers, schemas
+from trueup.doors.api.admin import AdminApart
 from trueup.doors.api.edge import Edge, Work
-from trueup.doors.api.errors import answer, shaped
-from trueup.doors.auth import ApiKey, ApiKeys, Permission, PostgresApiKeys, open_keys
+from trueup.doors.api.errors import answer, shaped, status_of
+from trueup.doors.api.scraping import add_metrics
+from trueup.doors.api.workers import add_workers
+from trueup.doors.auth import Authenticator, Caller, Gate, Permission, PostgresApiKeys, open_gate
 from trueup.doors.inference.server import Front
-from trueup.errors import TrueupError, Unauthenticated
+from trueup.doors.serving import Beside, Server, address_of, calm_collector, configured, listening
+from trueup.doors.tls import grpc_credentials
+from trueup.doors.workers.reports import Reports, reporting
+from trueup.errors import MissingExtra, TrueupError, Unauthenticated, Unavailable
 from trueup.ports import PredictionFilter
 from trueup.postgres import Pool
+from trueup.settings import Settings
+from trueup.telemetry.requests import current
 
-CONNECTIONS = 1_000
-SHUTDOWN_S = 30
+if TYPE_CHECKING:
+    from trueup.doors.inference.grpc.server import GrpcServer
+
 PING_S = 1.0
 
-_bearer = HTTPBearer(auto_error=False, description="an API key, `tu_...`")
+__all__ = ["Server", "calm_collector", "configured", "create_app", "serve"]
+
+_bearer = HTTPBearer(auto_error=False, description="an API key, `tu_...`, or a token of the OpenID Connect issuer")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="an API key, `tu_...`")
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.ErrorAnswer, "description": text}
     for status, text in {
         400: "the request is wrong",
-        401: "no or unknown API key",
-        403: "the key's role does not allow it",
+        401: "no or unknown API key or token",
+        403: "the caller's role does not allow it, or not for this deployment",
         404: "unknown name or id",
         409: "the same identity with other content",
         413: "too many bytes or instances",
+        429: "the caller's rate is reached: try again after `Retry-After` seconds",
         422: "an instance or a contract is wrong; `fields` names where",
         503: "try again after `Retry-After` seconds",
     }.items()
 }
 
 
-def create_app(services: Services, keys: ApiKeys | None = None) -> FastAPI:
+def create_app(services: Services, keys: Authenticator | None = None, reports: Path | None = None) -> FastAPI:
     """The application over open services. ``app.state.draining`` True makes it not ready."""
     app = FastAPIOffline(  # the documentation's viewer comes from here, not from somebody's network
         title="trueup",
@@ -65,22 +77,28 @@ def create_app(services: Services, keys: ApiKeys | None = None) -> FastAPI:
     work = Work(services.settings.limits)
     app.state.draining = False
     app.state.work = work
-    known = keys or PostgresApiKeys(Pool(services.urls.owner, size=2, application="trueup-keys"))
+    app.state.reports = Reports(reporting(services, lambda: bool(app.state.draining)), reports)
+    known = keys or Gate(PostgresApiKeys(Pool(services.urls.owner, size=2, application="trueup-keys")))
     _add_health(app, services, work)
     _add_scoring(app, services, work, _guard(known, work))
     _add_reading(app, services, work, _guard(known, work))
+    add_workers(app, work, app.state.reports, _guard(known, work)(Permission.READ))
+    add_metrics(app, services, _guard(known, work)(Permission.READ).dependency)
     _add_error_handlers(app)
-    app.add_middleware(Edge, work=work)
+    app.add_middleware(Edge, work=work, telemetry=services.telemetry)
     return app
 
 
-Guard = Callable[[Permission], Any]
+class Guard(Protocol):
+    """Makes the dependency that lets a caller with the permission in, into ``request.state.caller``."""
+
+    def __call__(self, permission: Permission, *, of_deployment: bool = False) -> Any:
+        """``of_deployment``: for the deployment that the path names."""
+        ...
 
 
-def _guard(keys: ApiKeys, work: Work) -> Guard:
-    """Makes the dependency that lets a caller with the permission in."""
-
-    def allowed(permission: Permission) -> Any:
+def _guard(keys: Authenticator, work: Work) -> Guard:
+    def allowed(permission: Permission, *, of_deployment: bool = False) -> Any:
         async def caller(
             request: Request,
             bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
@@ -91,9 +109,12 @@ def _guard(keys: ApiKeys, work: Work) -> Guard:
                 raise Unauthenticated(
                     "an API key is needed", next_step="send `Authorization: Bearer tu_...` or `X-API-Key: tu_...`"
                 )
-            key = await work.run(lambda: keys.authenticate(text))
-            key.require(permission)
-            request.state.caller = key
+            peer = request.client.host if request.client is not None else None
+            found = keys.known(text)
+            if found is None:
+                found = await work.run(partial(keys.authenticate, text, peer))
+            found.require(permission, request.path_params["name"] if of_deployment else None)
+            request.state.caller = found
 
         return Depends(caller)
 
@@ -135,26 +156,27 @@ def _add_health(app: FastAPI, services: Services, work: Work) -> None:
             return handlers.reply({"status": "draining"}, 503)
         checks = await pings.answers()
         good = services.is_ready(checks)
-        return handlers.reply({"status": "ready" if good else "not ready", "checks": checks}, 200 if good else 503)
+        found = {"status": "ready" if good else "not ready", "checks": checks}
+        return handlers.reply({**found, "deployments": services.scoring.models.counts()}, 200 if good else 503)
 
 
 def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard) -> None:
     @app.post(
         "/v1/deployments/{name}/score",
         tags=["scoring"],
-        dependencies=[allowed(Permission.SCORE)],
+        dependencies=[allowed(Permission.SCORE, of_deployment=True)],
         response_model=schemas.Answer | schemas.BatchAnswer,
         responses=_ERRORS,
         openapi_extra=schemas.request_body(schemas.SCORE_SCHEMA, schemas.SCORE_EXAMPLES),
     )
-    async def score(name: str, request: Request) -> Response:
+    async def score(name: str) -> Response:
         """Scores one instance or a batch; the answer comes after the ledger has committed it.
 
         With an idempotency key a retry gets the first answer; the same key with other content is
         a conflict. In a batch each row is answered or refused on its own.
         """
-        body = await work.body(request)
-        return await work.run(lambda: handlers.score(services, name, body))
+        # Here for the document alone: the inference front, which gathers batches, takes these requests.
+        raise Unavailable("scoring is answered by the inference front")
 
     @app.post(
         "/v1/outcomes",
@@ -167,7 +189,8 @@ def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard) -
     async def record_outcomes(request: Request) -> Response:
         """Records real outcomes, all or none. One that equals the latest known changes nothing."""
         body = await work.body(request)
-        return await work.run(lambda: handlers.record_outcomes(services, body))
+        caller: Caller = request.state.caller
+        return await work.run(lambda: handlers.record_outcomes(services, body, caller))
 
     @app.post(
         "/v1/deployments",
@@ -180,7 +203,7 @@ def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard) -
     async def deploy(request: Request) -> Response:
         """Makes a version of a model answer under a name. Its files must lie in the server's store."""
         body = await work.body(request)
-        caller: ApiKey = request.state.caller
+        caller: Caller = request.state.caller
         return await work.run(lambda: handlers.deploy(services, body, caller))
 
 
@@ -188,29 +211,38 @@ def _add_reading(app: FastAPI, services: Services, work: Work, allowed: Guard) -
     read = [allowed(Permission.READ)]
 
     @app.get("/v1/deployments", tags=["deployments"], dependencies=read, responses=_ERRORS)
-    async def deployments() -> Response:
-        """The newest revision of every deployment."""
-        return await work.run(lambda: handlers.deployments(services))
+    async def deployments(request: Request) -> Response:
+        """The newest revision of every deployment that the caller may read."""
+        caller: Caller = request.state.caller
+        return await work.run(lambda: handlers.deployments(services, caller))
 
-    @app.get("/v1/deployments/{name}", tags=["deployments"], dependencies=read, responses=_ERRORS)
+    @app.get(
+        "/v1/deployments/{name}",
+        tags=["deployments"],
+        dependencies=[allowed(Permission.READ, of_deployment=True)],
+        responses=_ERRORS,
+    )
     async def deployment(name: str) -> Response:
         """The newest revision of one deployment."""
         return await work.run(lambda: handlers.deployment(services, name))
 
     @app.get("/v1/contracts/{name}", tags=["contracts"], dependencies=read, responses=_ERRORS)
-    async def contract(name: str, version: Annotated[int | None, Query(ge=1)] = None) -> Response:
+    async def contract(request: Request, name: str, version: Annotated[int | None, Query(ge=1)] = None) -> Response:
         """A contract, its newest version unless one is named."""
-        return await work.run(lambda: handlers.contract(services, name, version))
+        caller: Caller = request.state.caller
+        return await work.run(lambda: handlers.contract(services, name, version, caller))
 
     @app.get("/v1/predictions", tags=["predictions"], dependencies=read, responses=_ERRORS)
-    async def predictions(where: Annotated[PredictionFilter, Depends(_filter)]) -> Response:
+    async def predictions(request: Request, where: Annotated[PredictionFilter, Depends(_filter)]) -> Response:
         """Predictions that fulfil all conditions, newest events first."""
-        return await work.run(lambda: handlers.predictions(services, where))
+        caller: Caller = request.state.caller
+        return await work.run(lambda: handlers.predictions(services, where, caller))
 
     @app.get("/v1/predictions/{prediction_id}", tags=["predictions"], dependencies=read, responses=_ERRORS)
-    async def prediction(prediction_id: UUID) -> Response:
+    async def prediction(request: Request, prediction_id: UUID) -> Response:
         """One prediction with its fields, reasons and outcome."""
-        return await work.run(lambda: handlers.prediction(services, prediction_id))
+        caller: Caller = request.state.caller
+        return await work.run(lambda: handlers.prediction(services, prediction_id, caller))
 
 
 def _filter(
@@ -229,6 +261,7 @@ def _filter(
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(TrueupError)
     async def ours(_: Request, error: TrueupError) -> Response:
+        current().answered(*status_of(error))
         return answer(error)
 
     @app.exception_handler(RequestValidationError)
@@ -247,89 +280,74 @@ def _add_error_handlers(app: FastAPI) -> None:
         return shaped(error.status_code, code, str(error.detail), "/docs lists what there is", headers=headers)
 
 
-class Server(uvicorn.Server):
-    """uvicorn that says "not ready" before it stops listening.
+def serve(
+    services: Services,
+    *,
+    host: str,
+    port: int,
+    drain_s: float = 2.0,
+    started: Callable[[str], None],
+    shared: bool = False,
+    reports: Path | None = None,
+) -> bool:
+    """Serves until a signal says stop; ``started`` gets each address once it listens.
 
-    1. a first SIGTERM makes readiness false; requests are still answered
-    2. after ``drain_s`` the socket closes and what is in flight is answered
-    3. the services are closed by whoever opened them
-    SIGINT (a person at the keyboard) and a second signal skip the wait.
+    ``shared``: other workers listen on the same port, and ``reports`` is where each tells how it is.
+    Whether everything that was accepted was answered.
     """
-
-    def __init__(self, config: uvicorn.Config, app: FastAPI, front: Front, drain_s: float) -> None:
-        super().__init__(config)
-        self._app = app
-        self._front = front
-        self._drain_s = drain_s
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called by the signal."""
-        first = not self._app.state.draining
-        self._app.state.draining = True
-        if sig == signal.SIGTERM and first and self._drain_s > 0:
-            timer = threading.Timer(self._drain_s, self._stop)
-            timer.daemon = True
-            timer.start()
-            return
-        if self.should_exit:
-            self.force_exit = True
-        self._stop()
-
-    async def shutdown(self, sockets: Any = None) -> None:
-        """Answers what is in flight, then waits for what is being booked."""
-        await super().shutdown(sockets)
-        await self._front.drain()
-
-    def _stop(self) -> None:
-        self.should_exit = True
-
-
-def serve(services: Services, *, host: str, port: int, drain_s: float = 2.0, started: Callable[[str], None]) -> None:
-    """Serves until a signal says stop; ``started`` gets the address once it listens."""
-    with open_keys(services.urls.owner) as keys:
-        services.open_spool()
-        app = create_app(services, keys)
+    settings = services.settings
+    with open_gate(services) as gate, ExitStack() as open_sockets:
+        sockets = [open_sockets.enter_context(listening(host, port, shared=shared))]
+        app = create_app(services, gate, reports)
         calm_collector()
-        front = Front(app, services, keys, lambda: bool(app.state.draining))
-        _serve(app, front, host, port, drain_s, started)
+        services.open_spool()
+        services.telemetry.start(settings.data_dir / "run")
+        front = Front(app, services, gate, lambda: bool(app.state.draining))
+        served: ASGIApp = front
+        if settings.admin_port is not None:
+            sockets.append(
+                open_sockets.enter_context(listening(settings.admin_host, settings.admin_port, shared=shared))
+            )
+            served = AdminApart(front, sockets[1].getsockname()[1])
+        grpc = _grpc_server(services, gate, lambda: bool(app.state.draining), host, shared=shared)
+        beside = None if grpc is None else Beside(lambda: grpc.start(front.inference), grpc.stop)
+        server = _Announcing(configured(served, settings), app.state, front.drain, drain_s, beside)
+        server.announce = lambda: _announce(started, sockets[0], settings, grpc)
+        services.scoring.models.start(settings.ready_within_s)
+        app.state.reports.start()
+        try:
+            server.run(sockets)
+        finally:
+            app.state.reports.stop()
+        return server.clean
 
 
-def calm_collector() -> None:
-    """What is loaded now stays: the garbage collector need not walk through it while requests wait."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+def _announce(started: Callable[[str], None], http: socket.socket, settings: Settings, grpc: GrpcServer | None) -> None:
+    started(address_of("http" if settings.tls.certificate is None else "https", http))
+    if grpc is not None:
+        started(f"grpc://{grpc.address}")
 
 
-def _serve(app: FastAPI, front: Front, host: str, port: int, drain_s: float, started: Callable[[str], None]) -> None:
-    config = uvicorn.Config(
-        front,
-        loop="uvloop",
-        http="httptools",
-        proxy_headers=False,  # nothing is decided by where a request says it comes from
-        host=host,
-        port=port,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        limit_concurrency=CONNECTIONS,
-        timeout_graceful_shutdown=SHUTDOWN_S,
-        timeout_keep_alive=30,
-        lifespan="off",
-    )
-    _Announcing(config, app, front, drain_s, started).run()
+def _grpc_server(
+    services: Services, gate: Authenticator, draining: Callable[[], bool], host: str, *, shared: bool
+) -> GrpcServer | None:
+    """The gRPC door where its port is set. Raises MissingExtra."""
+    settings = services.settings
+    if settings.grpc_port is None:
+        return None
+    try:
+        from trueup.doors.inference.grpc.server import GrpcServer
+    except ImportError:
+        raise MissingExtra("grpc", "the gRPC door") from None
+    credentials = None if settings.tls.certificate is None else grpc_credentials(settings.tls)
+    port = settings.grpc_port
+    return GrpcServer(services, gate, draining, host=host, port=port, credentials=credentials, share_port=shared)
 
 
 class _Announcing(Server):
-    def __init__(
-        self, config: uvicorn.Config, app: FastAPI, front: Front, drain_s: float, started: Callable[[str], None]
-    ) -> None:
-        super().__init__(config, app, front, drain_s)
-        self._announce = started
+    announce: Callable[[], None]
 
-    async def startup(self, sockets: Any = None) -> None:
-        """Announces the address that was bound, which for port 0 only the socket knows."""
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Says that it listens."""
         await super().startup(sockets)
-        if self.started and self.servers:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self._announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        self.announce()

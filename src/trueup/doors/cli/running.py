@@ -13,7 +13,7 @@ from trueup.doors.cli.errors import FAILURE
 from trueup.doors.cli.output import JsonOption, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from trueup.bootstrap import Services
+    from trueup.settings import Settings
 
 DEMOS = "trueup.demos"
 FIRST_DEMO = "settlement_fails"
@@ -21,7 +21,7 @@ FIRST_DEMO = "settlement_fails"
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    app.command(epilog="Example:  trueup up --port 8321")(up)
+    app.command(epilog="Examples:  trueup up --port 8321;  trueup up --workers 4")(up)
     app.command(
         epilog="Examples:  trueup demo;  trueup demo --data ./sec_fails --train-until 2021-01-31 --html report.html"
     )(demo)
@@ -37,30 +37,82 @@ def up(
     drain_seconds: Annotated[
         float, typer.Option(help="After SIGTERM: answer so long while saying 'not ready'.", min=0, max=300)
     ] = 2.0,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that share the port; TRUEUP_WORKERS unless given.", min=1, max=64)
+    ] = None,
 ) -> None:
-    """Run the HTTP API until interrupted. Makes an admin key where there is none, and shows it once."""
-    from trueup.bootstrap import open_services
-    from trueup.doors.api.server import serve
+    """Run the HTTP API until interrupted. Makes an admin key where there is none, and shows it once.
+
+    Exits with 1 when something that was accepted could not be answered, or a worker failed for good.
+    """
     from trueup.doors.cli.settings import read_settings
 
     settings = read_settings()
-    with open_services(settings) as services:
-        _first_key(services)
-        serve(
-            services,
-            host=host or settings.host,
-            port=settings.port if port is None else port,
-            drain_s=drain_seconds,
-            started=lambda address: say(f"trueup listens on {address} (documentation: {address}/docs)"),
-        )
+    if workers is not None:
+        settings.workers = workers
+    settings.host, settings.port = host or settings.host, settings.port if port is None else port
+    clean = (_one if settings.workers == 1 else _several)(settings, drain_seconds)
     say("trueup has stopped")
+    if not clean:
+        raise typer.Exit(FAILURE)
 
 
-def _first_key(services: Services) -> None:
+def _one(settings: Settings, drain_s: float) -> bool:
+    from trueup.bootstrap import open_services
+    from trueup.doors.api.server import serve
+
+    with open_services(settings) as services:
+        _first_key(services.urls.owner)
+        return serve(services, host=settings.host, port=settings.port, drain_s=drain_s, started=_listens)
+
+
+def _several(settings: Settings, drain_s: float) -> bool:
+    """Opens the database once, for all workers, and holds it until they have ended."""
+    from trueup.bootstrap import open_ledger
+    from trueup.doors.workers.supervisor import Supervisor
+
+    urls, embedded = open_ledger(settings)
+    try:
+        _first_key(urls.owner)
+        _check_connections(urls.owner, settings)
+        supervisor = Supervisor(
+            settings.host, settings.port, settings.workers, drain_s, settings.limits.worker_restarts, _listens
+        )
+        return supervisor.run()
+    finally:
+        if embedded is not None:
+            embedded.stop()
+
+
+def _listens(address: str) -> None:
+    more = f" (documentation: {address}/docs)" if address.startswith("http") else ""
+    say(f"trueup listens on {address}{more}")
+
+
+def _check_connections(url: str, settings: Settings) -> None:
+    """Says so where the workers together may want more connections than the database has."""
+    from trueup.bootstrap import connections_of
+    from trueup.postgres import Pool
+
+    pool = Pool(url, size=1, application="trueup-supervisor")
+    try:
+        with pool.connection() as connection:
+            found = connection.execute("SHOW max_connections").fetchone()
+    finally:
+        pool.close()
+    there, wanted = int(found[0]) if found else 0, settings.workers * connections_of(settings)
+    if wanted > there:
+        say(
+            f"{settings.workers} workers may need {wanted} connections, the database allows {there}: "
+            "lower TRUEUP_LIMITS__POOL_CONNECTIONS or raise max_connections"
+        )
+
+
+def _first_key(url: str) -> None:
     from trueup.doors.auth import open_keys
     from trueup.doors.cli.settings import actor
 
-    with open_keys(services.urls.owner) as keys:
+    with open_keys(url) as keys:
         made = keys.create_first(by=actor())
     if made is not None:
         say("an admin key was made; keep it safe, it is not shown again:")
@@ -177,7 +229,8 @@ def _extras() -> Any:
     from importlib.util import find_spec
 
     modules = {"onnx": "onnxruntime", "xgboost": "xgboost", "lightgbm": "lightgbm", "sklearn": "skops",
-               "mlflow": "mlflow", "arrow": "pyarrow", "pandas": "pandas", "polars": "polars"}  # fmt: skip
+               "mlflow": "mlflow", "grpc": "grpc_health", "oidc": "joserfc",
+               "arrow": "pyarrow", "pandas": "pandas", "polars": "polars"}  # fmt: skip
     for extra, module in modules.items():
         there = find_spec(module) is not None
         detail = "installed" if there else f"pip install 'trueup[{extra}]'"

@@ -1,0 +1,21 @@
+"""`GET /v1/server`: the processes behind this port, and which models each holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.responses import Response
+
+from trueup.doors.api import handlers, schemas
+from trueup.doors.api.edge import Work
+from trueup.doors.workers.reports import Reports
+
+
+def add_workers(app: FastAPI, work: Work, reports: Reports, allowed: Any) -> None:
+    """Adds the path; ``allowed`` is the dependency that lets readers in."""
+
+    @app.get("/v1/server", tags=["health"], dependencies=[allowed], response_model=schemas.ServerAnswer)
+    async def server() -> Response:
+        """Every worker with its memory and models; a model's memory is by how much the process grew to load it."""
+        return handlers.reply({"workers": await work.run(reports.all)})

@@ -1,0 +1,225 @@
+"""The life of a network server: listening, saying "not ready", draining, stopping.
+
+1. a first SIGTERM makes readiness false; requests are still answered, each with ``Connection: close``
+   so that its caller moves to another server
+2. after ``drain_s`` the socket closes; connections that the kernel had accepted by then are answered too
+3. what is in flight is answered, then batches are booked
+4. the services are closed by whoever opened them
+SIGINT (a person at the keyboard) skips the wait, a second signal skips the rest, a third ends the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Protocol
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from trueup.doors.api.connections import allow_files, bounded
+from trueup.doors.headers import TRANSPORT_SECURITY
+from trueup.doors.tls import Certificates
+from trueup.errors import InvalidInput
+from trueup.settings import Settings
+from trueup.telemetry import log
+
+BACKLOG = 2_048
+SHUTDOWN_S = 30
+CLOSE = (b"connection", b"close")
+
+
+class Stopping(Protocol):
+    """Where the server says that it is going: ``draining`` True makes it not ready."""
+
+    draining: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Another door of the same process: opened before the HTTP address is announced, closed with it."""
+
+    start: Callable[[], Awaitable[None]]
+    stop: Callable[[float], Coroutine[Any, Any, None]]  # after at most so many seconds
+
+
+class Server(uvicorn.Server):
+    """uvicorn that stops in the order of the module's docstring. ``drain`` waits for what is being booked."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        state: Stopping,
+        drain: Callable[[], Awaitable[None]],
+        drain_s: float,
+        beside: Beside | None = None,
+    ) -> None:
+        super().__init__(config)
+        self._beside = beside
+        self._state = state
+        self._drain = drain
+        self._drain_s = drain_s
+        self._held: list[socket.socket] = []
+        self.clean = True  # False once something that was accepted was given up
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called by the signal."""
+        first = not self._state.draining
+        self._state.draining = True
+        self._say_close()
+        if sig == signal.SIGTERM and first and self._drain_s > 0:
+            timer = threading.Timer(self._drain_s, self._stop)
+            timer.daemon = True
+            timer.start()
+            return
+        if self.force_exit:
+            os._exit(1)
+        if self.should_exit:
+            self.force_exit = True
+        self._stop()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Opens the door beside, starts listening, and keeps a hold of the sockets for step 2."""
+        if self._beside is not None:
+            await self._beside.start()
+        try:
+            await super().startup(sockets)
+        except BaseException:  # uvicorn exits where its own port is taken
+            if self._beside is not None:
+                await self._beside.stop(0)
+            raise
+        self._held = [one.dup() for one in sockets or ()]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Steps 2 and 3."""
+        self._say_close()
+        for server in self.servers:
+            server.close()
+        await self._accept_the_last()
+        beside = None if self._beside is None else asyncio.create_task(self._beside.stop(SHUTDOWN_S))
+        await super().shutdown(sockets)
+        if beside is not None and self._beside is not None:
+            await (self._beside.stop(0) if self.force_exit else beside)
+        if self.force_exit or self.server_state.tasks:
+            self.clean = False
+            log("serving").error("stopped_early", requests=len(self.server_state.tasks))
+            return
+        try:
+            async with asyncio.timeout(SHUTDOWN_S):
+                await self._drain()
+        except TimeoutError:
+            self.clean = False
+            log("serving").error("not_drained", after_s=SHUTDOWN_S)
+
+    async def _accept_the_last(self) -> None:
+        """Connections that the kernel has accepted and nobody has taken yet would be reset by closing."""
+        loop, config = asyncio.get_running_loop(), self.config
+
+        def connection() -> asyncio.Protocol:
+            kind: Any = config.http_protocol_class
+            made: asyncio.Protocol = kind(config, self.server_state, self.lifespan.state, loop)
+            return made
+
+        taken = [one for held in self._held for one in _waiting(held)]
+        self._held = []
+        for one in taken:
+            await loop.connect_accepted_socket(connection, one, ssl=config.ssl)
+
+    def _say_close(self) -> None:
+        if CLOSE not in self.config.encoded_headers:
+            self.config.encoded_headers.append(CLOSE)
+            self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+
+def configured(served: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves it. Raises InvalidInput where the certificate cannot be used."""
+    allow_files(settings.limits.connections)
+    config = uvicorn.Config(
+        served,
+        loop="uvloop",
+        http=bounded(settings.limits),
+        ws="none",
+        proxy_headers=False,  # nothing is decided by where a request says it comes from
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        timeout_keep_alive=30,
+        lifespan="off",
+    )
+    if settings.tls.certificate is not None:
+        certificates = Certificates(settings.tls)
+
+        async def refresh() -> None:
+            await asyncio.to_thread(certificates.refresh)
+
+        config.ssl_context_factory = lambda *_: certificates.context
+        config.callback_notify, config.timeout_notify = refresh, settings.tls.reload_s
+        config.headers = [TRANSPORT_SECURITY]
+    return config
+
+
+def listening(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A bound socket; ``shared`` with other processes of this user, among which the kernel spreads connections.
+
+    Raises InvalidInput where the address cannot be had.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        made = socket.socket(family, kind, protocol)
+    except OSError:
+        raise InvalidInput("the host is no address of this machine", next_step="set TRUEUP_HOST") from None
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind(address)
+    except OSError as error:
+        made.close()
+        raise InvalidInput(
+            f"port {port} cannot be listened on ({error.strerror})", next_step="set TRUEUP_PORT, or 0 for any"
+        ) from None
+    return made
+
+
+def address_of(scheme: str, one: socket.socket) -> str:
+    """The address that was bound, which for port 0 only the socket knows."""
+    host, port = one.getsockname()[:2]
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def calm_collector() -> None:
+    """What is loaded now stays: the garbage collector need not walk through it while requests wait."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def _waiting(held: socket.socket) -> Sequence[socket.socket]:
+    """Takes every connection out of the queue, and closes the socket right after."""
+    taken: list[socket.socket] = []
+    held.setblocking(False)
+    try:
+        while len(taken) < BACKLOG:
+            one, _ = held.accept()
+            one.setblocking(False)
+            taken.append(one)
+    except OSError:  # nobody waits any more
+        pass
+    finally:
+        held.close()
+    return taken
