@@ -24,7 +24,7 @@ from trueup.ledger.draining import ATTEMPTS, OTHER_CONTENT, OTHERWISE, Drainer
 from trueup.ledger.embedded import EmbeddedPostgres
 from trueup.ledger.spool import SpooledLedger
 from trueup.ledger.spool_files import SpoolFolder
-from trueup.ledger.spool_frames import Frame, scan
+from trueup.ledger.spool_frames import Frame, framed, scan
 from trueup.ledger.spool_lookup import Lookup
 from trueup.ledger.spool_records import dead_of
 from trueup.ledger.urls import Urls
@@ -298,6 +298,7 @@ class TestDraining:
         items = [item for item, _ in one.spool.folder.waiting() if isinstance(item, Frame)]
         for item in items:  # booked, and then the process stopped
             Drainer(one.spool)._one(one.spool.folder, item)
+        assert len(rows(one)) == 1
         one.restart()
         one.drain()
         assert rows(one) == [{"source_key": "k", "score": 0.1}]
@@ -318,6 +319,46 @@ class TestDraining:
         assert one.spool.stats()["set_aside"] == one.spool.stats()["dead_letters"] == 1
         assert one.spool.stats()["depth_rows"] == 0
         assert dead(one)[0][0] == "the ledger refused it: ForeignKeyViolation"
+
+    def test_small_bookings_are_one_commit_and_their_rows_their_own(self, one: Server):
+        for i in range(50):
+            one.ask(f"k{i:02d}", amount=10.0 * i)
+        one.drain()
+        assert rows(one) == [{"source_key": f"k{i:02d}", "score": i / 100} for i in range(50)]
+        assert len(one.services.queries.rows("SELECT 1 AS n FROM trueup.batches")) == 1
+
+    def test_a_row_answered_otherwise_among_many_is_told_alone(
+        self, one: Server, servers: Callable[[str], Server], server: EmbeddedPostgres, fresh_database: Urls
+    ):
+        two = servers("two")
+        two.desk.scoring.resolve("trades", fresh=True)
+        with away(server, fresh_database):
+            for i in range(10):
+                one.ask(str(i))
+            two.desk.scorers["1"].score = Half().score  # type: ignore[method-assign]
+            two.ask("7")
+        two.drain()
+        one.drain()
+        assert [r["source_key"] for r in rows(one, "refusals", "source_key")] == ["7"]
+        assert {r["source_key"]: r["score"] for r in rows(one)} == {str(i): 0.5 if i == 7 else 0.1 for i in range(10)}
+        assert len(dead(one)) == one.spool.stats()["conflicts"] == 1
+
+    def test_one_that_the_ledger_refuses_spoils_none_of_those_booked_with_it(self, one: Server):
+        one.ask("a")
+        one.ask("zzz")
+        one.ask("b")
+        (path,) = one.spool.folder.path.glob("*.segment")
+        one.spool.close()
+        data = b"".join(
+            framed(item.kind, item.rows, item.payload.replace(b"zzz", b"z\0z"))
+            for item in scan(path.read_bytes())
+            if isinstance(item, Frame)
+        )
+        path.write_bytes(data)
+        one.spool = one.desk.scoring._ledger = one.desk.ledger = one._open()
+        Drainer(one.spool).drain_patiently()
+        assert [r["source_key"] for r in rows(one)] == ["a", "b"]
+        assert one.spool.stats()["set_aside"] == 1
 
     def test_what_is_the_databases_fault_is_never_set_aside(self, one: Server):
         one.ask("a")
