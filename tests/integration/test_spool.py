@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
 import trueup
 from databases import away
@@ -19,6 +21,7 @@ from rooms import Desk, StubScorer, trade
 from trueup.bootstrap import Services, wired
 from trueup.domain.batch import Booked, Channel, Columns, Refusal, RefusalReason, Refusals, Source
 from trueup.domain.deployment import ModelVersion
+from trueup.doors.cli.server import application
 from trueup.errors import InvalidQuery, LedgerUnavailable
 from trueup.ledger.draining import ATTEMPTS, OTHER_CONTENT, OTHERWISE, Drainer
 from trueup.ledger.embedded import EmbeddedPostgres
@@ -433,3 +436,42 @@ def test_rows_that_nobody_can_repeat_are_not_remembered(one: Server):
     assert one.spool.stats()["remembered"] == 0
     one.drain()
     assert len(one.services.ledger.predictions(PredictionFilter())) == 1
+
+
+def test_the_command_line_shows_and_drains_what_is_left(
+    one: Server, server: EmbeddedPostgres, fresh_database: Urls, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TRUEUP_DATA_DIR", str(one.root.parent))
+    monkeypatch.setenv("TRUEUP_DATABASE_URL", fresh_database.owner)
+
+    def shown() -> tuple[int, Any]:
+        done = CliRunner().invoke(application(), ["spool", "status", "--json"])
+        return done.exit_code, json.loads(done.stdout)
+
+    with away(server, fresh_database):
+        one.ask("k")
+        one.spool.folder.set_aside("why", 2, b"")
+        code, (held,) = shown()
+        one.spool.close()
+        _, (left,) = shown()
+        assert (code, held["held"], left["held"], left["rows"], left["reasons"]) == (1, True, False, 1, {"why": 1})
+    done = CliRunner().invoke(application(), ["spool", "drain", "--json"])
+    assert json.loads(done.stdout) == {"drained_rows": 1, "conflicts": 0, "set_aside": 0, "left_rows": 0}
+    assert shown()[1][0]["rows"] == 0
+    assert len(rows(one)) == 1
+    one.spool = one._open()
+
+
+def test_a_deployment_is_declared_spooled_by_its_serving_file(
+    fresh_database: Urls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TRUEUP_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("TRUEUP_DATABASE_URL", fresh_database.owner)
+    (tmp_path / "contract.yaml").write_text(trueup.dump_contract(UNDATED))
+    (tmp_path / "serving.yaml").write_text("mode: spooled\n")
+    model = "python:small_models:always_half"
+    command = ["deploy", "t", "--contract", str(tmp_path / "contract.yaml"), "--model", model, "--version", "1"]
+    done = CliRunner().invoke(application(), [*command, "--serving", str(tmp_path / "serving.yaml")])
+    assert done.exit_code == 0, done.output
+    with wired(trueup.Settings(data_dir=tmp_path), fresh_database) as services:
+        assert services.registry.deployment("t").serving.mode is trueup.Mode.SPOOLED
