@@ -101,6 +101,13 @@ class Up:
         workers: list[dict[str, Any]] = found["workers"]
         return workers
 
+    def pids(self) -> list[int]:
+        """Process ids of the workers; none where the question came to one that is being killed."""
+        try:
+            return [worker["pid"] for worker in self.workers()]
+        except (ConnectionError, http.client.HTTPException):
+            return []
+
     def ready(self) -> bool:
         """Whether it says so."""
         try:

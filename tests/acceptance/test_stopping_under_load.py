@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 import trueup
-from running import CONTRACT, Answered, Up, ends, load, running, until
+from running import CONTRACT, Answered, ends, load, running, until
 from trueup.bootstrap import wired
 from trueup.ledger.urls import Urls
 
@@ -91,10 +91,10 @@ def test_a_killed_worker_costs_its_own_callers_a_retry_and_nobody_a_row(
             until(lambda: all(len(caller.ends) > 20 for caller in callers))
             victim, survivor = up.workers()
             psutil.Process(victim["pid"]).kill()
-            until(lambda: (victim["pid"] not in pids(up)) and len(pids(up)) == 2)
+            until(lambda: len(found := up.pids()) == 2 and victim["pid"] not in found)
             counted = len(ends(callers))
             until(lambda: len(ends(callers)) > counted + 100)
-            assert survivor["pid"] in pids(up)
+            assert survivor["pid"] in up.pids()
         first = {end.key: end for end in ends(callers) if end.status == 200}
         ledger.deploy("t", contract=CONTRACT, model="python:small_models:always_half", version="2")
         sample = list(first.items())[-40:]
@@ -110,7 +110,3 @@ def test_a_killed_worker_costs_its_own_callers_a_retry_and_nobody_a_row(
     for (_, end), (status, document) in zip(sample, again, strict=True):
         assert status == 200
         assert id_of(Answered("", 200, document)) == id_of(end)
-
-
-def pids(up: Up) -> list[int]:
-    return [worker["pid"] for worker in up.workers()]
