@@ -5,17 +5,18 @@ BIN := $(VENV)/bin
 DATA ?=
 TRAIN_UNTIL ?=
 OUT ?=
+PROTO := trueup/doors/inference/grpc/generated
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit bench lock clean
+.PHONY: help demo test lint unit clients bench bench-peers lock proto types clean
 
 help: ## list the commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.demo ## train, deploy, replay and true up settlement fails (DATA=FOLDER TRAIN_UNTIL=YYYY-MM-DD OUT=FILE.json)
 	$(BIN)/trueup demo $(if $(DATA),--data $(DATA)) $(if $(TRAIN_UNTIL),--train-until $(TRAIN_UNTIL)) $(if $(OUT),--out $(OUT))
 
-test: $(VENV)/.dev lint ## lint, types, import contracts, and the whole test suite
+test: $(VENV)/.dev clients lint ## lint, types, import contracts, and the whole test suite
 	@echo "== tests: unit, contract, integration, acceptance"
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/acceptance tests/integration tests/contract tests/unit
 
@@ -31,19 +32,34 @@ lint: $(VENV)/.dev ## style, types, directions of imports
 unit: $(VENV)/.dev ## the quick tests only
 	$(BIN)/python -m pytest tests/unit
 
+clients: $(VENV)-clients/.made ## unmodified clients of other makers, whose pins collide with ours, for the tests
+
 bench: $(VENV)/.dev ## measure decoding, booking and serving against their limits and what else people use
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/booking.py
 	$(BIN)/python benchmarks/serving.py
+
+bench-peers: $(VENV)-mlserver/.made $(VENV)-kserve/.made $(VENV)-granian/.made ## servers of other makers, for benchmarks/peers
 
 lock: $(VENV)/.dev ## resolve the dependencies anew, with hashes
 	$(BIN)/uv pip compile pyproject.toml --extra demo --group editable --python-version 3.11 --universal --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate -o requirements/demo.txt
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --python-version 3.11 --universal \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/dev.txt
+	for name in clients bench-mlserver bench-kserve bench-granian; do \
+		$(BIN)/uv pip compile requirements/$$name.in --python-version 3.11 --universal --generate-hashes \
+			--no-emit-index-url --no-header --no-annotate -o requirements/$$name.txt || exit 1; done
+
+proto: ## make the gRPC door's Python code from its .proto file
+	$(BIN)/python -m grpc_tools.protoc -I $(PROTO)=src/trueup/doors/inference/grpc --python_out=$(or $(OUT),src) \
+		--pyi_out=$(or $(OUT),src) --grpc_python_out=$(or $(OUT),src) $(PROTO)/open_inference.proto
+
+types: $(VENV)/.dev ## make the TypeScript types from the OpenAPI document (needs Node 18 or newer and npm)
+	$(BIN)/trueup openapi > clients/typescript/openapi.json
+	cd clients/typescript && npm ci && npm run generate && npm run check
 
 clean: ## remove what the commands above made here (not the data of trueup)
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-clients $(VENV)-mlserver $(VENV)-kserve $(VENV)-granian build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/.made:
 	@echo "== a virtual environment in $(VENV)"
@@ -62,4 +78,15 @@ $(VENV)/.dev: $(VENV)/.made requirements/dev.txt pyproject.toml
 	@echo "== installing what development needs (once)"
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Environments beside ours, each of its own: a failed install leaves no .made.
+$(VENV)-clients/.made: requirements/clients.txt
+$(VENV)-mlserver/.made: requirements/bench-mlserver.txt
+$(VENV)-kserve/.made: requirements/bench-kserve.txt
+$(VENV)-granian/.made: requirements/bench-granian.txt
+$(VENV)-clients/.made $(VENV)-mlserver/.made $(VENV)-kserve/.made $(VENV)-granian/.made:
+	@echo "== installing $(@D) (once)"
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --require-hashes -r $<
 	@touch $@

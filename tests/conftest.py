@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import trueup
@@ -13,6 +14,9 @@ from trueup.bootstrap import wired
 from trueup.ledger import migrating
 from trueup.ledger.embedded import EmbeddedPostgres
 from trueup.ledger.urls import Urls
+
+hypothesis.settings.register_profile("trueup", deadline=None)  # a busy machine is no fault of the code
+hypothesis.settings.load_profile("trueup")
 
 
 @pytest.fixture(scope="session")

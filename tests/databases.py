@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 from psycopg import sql
@@ -20,3 +22,17 @@ def create_database(server: EmbeddedPostgres, template: str) -> Urls:
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
         connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
     return server.urls(name)
+
+
+@contextmanager
+def away(server: EmbeddedPostgres, database: Urls) -> Iterator[None]:
+    """Nobody gets in, and who was in is thrown out: what clients see of a server that is gone."""
+    name = psycopg.conninfo.conninfo_to_dict(database.owner)["dbname"]
+    identifier = sql.Identifier(str(name))
+    with psycopg.connect(server.urls("postgres").owner, autocommit=True) as connection:
+        connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(identifier))
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+        try:
+            yield
+        finally:
+            connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(identifier))

@@ -13,8 +13,10 @@ import httpx2
 
 import trueup
 from trueup.doors.api.server import Server, configured, create_app
-from trueup.doors.auth import ApiRole, MemoryApiKeys
+from trueup.doors.auth import ApiRole, Authenticator, Gate, MemoryApiKeys
+from trueup.doors.inference.grpc.server import GrpcServer
 from trueup.doors.inference.server import Front
+from trueup.doors.serving import Beside
 
 
 @dataclass
@@ -26,6 +28,9 @@ class Served:
     address: str  # host:port
     keys: dict[ApiRole, str]
     server: Server
+    grpc: GrpcServer
+    gate: Gate
+    api_keys: MemoryApiKeys
     http: httpx2.Client = field(default_factory=lambda: httpx2.Client(timeout=60))
 
     def headers(self, role: ApiRole = ApiRole.ADMIN) -> dict[str, str]:
@@ -41,17 +46,26 @@ class Served:
             method, f"http://{self.address}{path}", headers={} if role is None else self.headers(role)
         )
 
+    def revoke(self, role: ApiRole) -> None:
+        """Ends the role's key."""
+        self.api_keys.revoke(self.keys[role].split("_")[1], by="test")
+
     def count(self, table: str = "predictions", where: str = "true") -> int:
         return int(self.up.query(f"SELECT count(*) AS n FROM {table} WHERE {where}").rows()[0]["n"])
 
 
 @contextmanager
-def serving(up: trueup.Trueup) -> Iterator[Served]:
-    """Serves until the block is left, then drains."""
+def serving(up: trueup.Trueup, tokens: Authenticator | None = None, *, drain_s: float = 0) -> Iterator[Served]:
+    """Serves until the block is left, then drains. ``tokens`` know callers that come without a key."""
     keys = MemoryApiKeys()
-    app = create_app(up.services, keys)
-    front = Front(app, up.services, keys, lambda: bool(app.state.draining))
-    server = Server(configured(front), app.state, front.drain, drain_s=0)
+    settings = up.services.settings
+    up.services.open_spool()
+    gate = Gate(keys, tokens, settings.rates)
+    app = create_app(up.services, gate)
+    front = Front(app, up.services, gate, lambda: bool(app.state.draining))
+    grpc = GrpcServer(up.services, gate, lambda: bool(app.state.draining), host="127.0.0.1", port=0)
+    beside = Beside(lambda: grpc.start(front.inference), grpc.stop)
+    server = Server(configured(front, settings), app.state, front.drain, drain_s, beside)
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
@@ -59,7 +73,7 @@ def serving(up: trueup.Trueup) -> Iterator[Served]:
     while not server.started:
         thread.join(0.01)
     texts = {role: keys.create(role, role, by="test")[1] for role in ApiRole}
-    served = Served(up, front, f"127.0.0.1:{listening.getsockname()[1]}", texts, server)
+    served = Served(up, front, f"127.0.0.1:{listening.getsockname()[1]}", texts, server, grpc, gate, keys)
     try:
         yield served
     finally:

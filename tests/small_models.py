@@ -49,3 +49,8 @@ def fails_on_13(columns: Columns) -> np.ndarray:
     if (columns.numeric("amount") == 13).any():
         raise ValueError("13")
     return always_half(columns)
+
+
+def never_twice(columns: Columns) -> np.ndarray:
+    """Another score each time: whoever is answered twice with one score was given the first answer."""
+    return np.random.default_rng().random(len(columns))

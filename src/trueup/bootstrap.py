@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Self
 
-from trueup import telemetry
-from trueup.domain.deployment import ModelVersion, Parity, Serving
+from trueup.domain.deployment import Mode, ModelVersion, Parity, Serving
 from trueup.errors import TrueupError
 from trueup.ledger import migrating
+from trueup.ledger.draining import Drainer
 from trueup.ledger.embedded import EmbeddedPostgres
+from trueup.ledger.observed import ObservedLedger
 from trueup.ledger.postgres import PostgresLedger
+from trueup.ledger.spool import SpooledLedger
+from trueup.ledger.spool_lookup import Lookup
 from trueup.ledger.urls import Urls, external_urls
 from trueup.ledger.views import make_contract_view
 from trueup.outcomes.postgres import PostgresOutcomes
@@ -27,6 +31,8 @@ from trueup.scoring import parity, scorers
 from trueup.scoring.service import Scoring
 from trueup.settings import Limits, Settings
 from trueup.sql.runner import PostgresQueries
+from trueup.telemetry import configure
+from trueup.telemetry.requests import Telemetry
 
 
 @dataclass
@@ -41,8 +47,11 @@ class Services:
     queries: PostgresQueries
     scoring: Scoring
     deploying: Deploying
+    telemetry: Telemetry
     embedded: EmbeddedPostgres | None
     _pools: tuple[Pool, ...]
+    spool: SpooledLedger | None = None
+    drainer: Drainer | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -50,9 +59,39 @@ class Services:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def open_spool(self, *, draining: bool = True) -> SpooledLedger:
+        """From now on this process spools what is declared `spooled`, and drains it unless told not to.
+
+        For processes that serve: all others book such deployments durably. Raises LedgerUnavailable.
+        """
+        if self.spool is None:
+            writer, limits = self._pools[1], self.settings.limits
+            root = self.settings.data_dir / "spool"
+            self.spool = SpooledLedger(self.ledger, Lookup(writer, limits.spool_lookup_s), root, limits)
+            self.scoring.spool = ObservedLedger(self.spool, self.telemetry.metrics)
+            self._show_spool(self.spool)
+            self.drainer = Drainer(self.spool)
+            if draining:
+                self.drainer.start()
+        return self.spool
+
+    def _show_spool(self, spool: SpooledLedger) -> None:
+        """Has the metrics ask the spool how much waits."""
+
+        def asked(name: str) -> Callable[[], float]:
+            return lambda: float(spool.stats()[name])
+
+        for gauge, name in (("rows", "depth_rows"), ("bytes", "depth_bytes"), ("oldest_seconds", "oldest_age_s")):
+            self.telemetry.metrics.observe(f"spool_{gauge}", asked(name))
+
     def close(self) -> None:
-        """Lets go of models and connections, then of the embedded database."""
+        """Closes the spool (what is undrained stays on disk), models, telemetry, connections; then lets go of the
+        embedded database."""
+        if self.drainer is not None and self.spool is not None:
+            self.drainer.stop()
+            self.spool.close()
         self.scoring.models.close()
+        self.telemetry.close()
         for pool in self._pools:
             pool.close()
         if self.embedded is not None:
@@ -64,7 +103,16 @@ class Services:
             "ledger": _answers(lambda: self.queries.rows("SELECT 1")),
             "registry": _answers(self.registry.revisions),
             "models": self.scoring.models.ready(),
+            **({"spool": self.spool.folder.has_room} if self.spool is not None and self._spools() else {}),
         }
+
+    def is_ready(self, checks: dict[str, bool]) -> bool:
+        """Whether requests can be answered: by a spool with room also while the database is away."""
+        return all(checks.values()) or checks.get("spool", False)
+
+    def _spools(self) -> bool:
+        """Whether a deployment that is in memory answers from the spool."""
+        return bool(self.scoring.models.in_memory(Mode.SPOOLED))
 
 
 def open_services(settings: Settings) -> Services:
@@ -74,7 +122,7 @@ def open_services(settings: Settings) -> Services:
 
 def open_ledger(settings: Settings) -> tuple[Urls, EmbeddedPostgres | None]:
     """Starts or finds the database and brings it up to date. Raises LedgerUnavailable."""
-    telemetry.configure(settings.log_level, as_json=settings.log_json)
+    configure(settings.log_level, as_json=settings.log_json)
     urls, embedded = open_database(settings)
     try:
         migrating.migrate(urls.owner)
@@ -92,7 +140,7 @@ def connections_of(settings: Settings) -> int:
 
 def open_worker(settings: Settings) -> Services:
     """The rooms on a database that another process has opened and holds."""
-    telemetry.configure(settings.log_level, as_json=settings.log_json)
+    configure(settings.log_level, as_json=settings.log_json)
     urls = _external(settings) if settings.database_url else EmbeddedPostgres(settings.data_dir).urls()
     return wired(settings, urls)
 
@@ -106,13 +154,16 @@ def open_database(settings: Settings) -> tuple[Urls, EmbeddedPostgres | None]:
 def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = None) -> Services:
     """The rooms on a database that is there and up to date."""
     limits = settings.limits
-    owner = Pool(urls.owner, size=2, application="trueup-owner")
-    writer = Pool(urls.writer, size=limits.pool_connections, application="trueup-writer")
-    reader = Pool(urls.reader, size=limits.pool_connections, application="trueup-reader", options=_reading(limits))
+    pool = partial(Pool, connect_s=limits.database_connect_s, probe_s=limits.database_probe_s)
+    owner = pool(urls.owner, size=2, application="trueup-owner")
+    writer = pool(urls.writer, size=limits.pool_connections, application="trueup-writer")
+    reader = pool(urls.reader, size=limits.pool_connections, application="trueup-reader", options=_reading(limits))
     artifacts = ArtifactFolder(settings.data_dir / "models")
     loader = Loader(artifacts, scorers.load)
     registry = PostgresRegistry(owner, make_contract_view)
     ledger = PostgresLedger(writer, reader, limits)
+    telemetry = Telemetry(limits.metric_deployments)
+    observed = ObservedLedger(ledger, telemetry.metrics)
     return Services(
         settings=settings,
         urls=urls,
@@ -120,8 +171,9 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
         ledger=ledger,
         outcomes=PostgresOutcomes(writer),
         queries=PostgresQueries(reader, limits),
-        scoring=Scoring(registry, ledger, _loading(loader), utc_now, limits),
+        scoring=Scoring(registry, observed, _loading(loader), utc_now, limits, telemetry.metrics),
         deploying=Deploying(registry, artifacts, _parity_check(loader)),
+        telemetry=telemetry,
         embedded=embedded,
         _pools=(owner, writer, reader),
     )

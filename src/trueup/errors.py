@@ -16,6 +16,7 @@ TrueupError
 ├── Unavailable                  try again later
 │   ├── LedgerUnavailable        nothing was booked, nothing may be answered
 │   ├── Overloaded               a bound is reached
+│   │   └── RateLimited          the caller's own bound (says after how many seconds to come again)
 │   └── TimedOut                 the caller's deadline passed first
 └── MissingExtra                 an optional dependency is not installed (names the extra)
 
@@ -69,6 +70,21 @@ class NotFound(TrueupError):
     """Deployment, version, prediction or contract unknown."""
 
 
+def no_deployment() -> NotFound:
+    """No deployment of that name. In the same words wherever it is said, and without the name."""
+    return NotFound("no such deployment", next_step="`trueup deploy` makes one")
+
+
+def no_contract() -> NotFound:
+    """No contract of that name and version."""
+    return NotFound("no such contract", next_step="deploy a model with it first")
+
+
+def no_prediction() -> NotFound:
+    """No prediction of that id."""
+    return NotFound("no such prediction", next_step="`trueup predictions` lists what there is")
+
+
 class Conflict(TrueupError):
     """The same identity with other content, or a name that is taken."""
 
@@ -103,6 +119,14 @@ class LedgerUnavailable(Unavailable):
 
 class Overloaded(Unavailable):
     """A bound is reached."""
+
+
+class RateLimited(Overloaded):
+    """The caller asks more often than they may. ``retry_after_s`` seconds later there is room again."""
+
+    def __init__(self, message: str, *, next_step: str = "", retry_after_s: float = 1.0) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message, next_step=next_step or f"try again after {retry_after_s:.3g} s")
 
 
 class TimedOut(Unavailable):

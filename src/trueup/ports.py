@@ -99,6 +99,7 @@ class PredictionFilter:
     decision: str | None = None
     min_score: float | None = None
     limit: int = 50
+    deployments: Sequence[str] | None = None  # of these alone; None: of all
 
 
 class UnderWay(Protocol):

@@ -10,8 +10,19 @@ import psycopg
 import pytest
 
 from trueup.doors import auth
-from trueup.doors.auth import ApiKeys, ApiRole, MemoryApiKeys, Permission, PostgresApiKeys, open_keys
+from trueup.doors.auth import (
+    ApiKeys,
+    ApiRole,
+    Caller,
+    Grant,
+    MemoryApiKeys,
+    Permission,
+    PostgresApiKeys,
+    open_keys,
+    postgres,
+)
 from trueup.errors import Forbidden, InvalidInput, NotFound, Unauthenticated
+from trueup.ledger import migrating
 from trueup.ledger.urls import Urls
 
 
@@ -28,12 +39,49 @@ class TestKeys:
     def test_a_new_key_is_known_by_its_text(self, keys: ApiKeys) -> None:
         made, text = keys.create("orders", ApiRole.SCORER, by="user:me")
         assert text.startswith(f"tu_{made.key_id}_")
-        assert keys.authenticate(text) == made
+        assert keys.authenticate(text) == made.caller
+        assert keys.known(text) == made.caller
 
     def test_the_text_is_nowhere_in_what_is_listed(self, keys: ApiKeys) -> None:
         _, text = keys.create("orders", ApiRole.SCORER, by="user:me")
         secret = text.split("_", 2)[2]
         assert secret not in repr(keys.listed())
+
+    def test_a_key_is_limited_to_the_deployments_it_was_made_for(self, keys: ApiKeys) -> None:
+        made, text = keys.create("fails desk", ApiRole.SCORER, by="user:me", deployments=["fails", "aging", "fails"])
+        assert made.deployments == keys.listed()[0].deployments == ("aging", "fails")
+        caller = keys.authenticate(text)
+        assert caller == made.caller
+        caller.require(Permission.SCORE, "fails")
+        caller.require(Permission.READ)
+        assert caller.reach(Permission.SCORE) == {"aging", "fails"}
+        assert caller.reach(Permission.DEPLOY) == set()
+        for name in ("other", "", "FAILS", "fails\n"):
+            with pytest.raises(Forbidden, match="not for a deployment of this name"):
+                caller.require(Permission.SCORE, name)
+
+    def test_a_key_without_names_reaches_all(self, keys: ApiKeys) -> None:
+        caller = keys.authenticate(keys.create("orders", ApiRole.READER, by="user:me")[1])
+        caller.require(Permission.READ, "anything")
+        assert caller.reach(Permission.READ) is None
+
+    @pytest.mark.parametrize(
+        "names", [[], ["a b"], [""], ["x" * 101], ["../x"], ["a\n"], [f"d{i}" for i in range(101)]]
+    )
+    def test_a_limit_names_deployments(self, keys: ApiKeys, names: list[str]) -> None:
+        with pytest.raises(InvalidInput):
+            keys.create("orders", ApiRole.READER, by="user:me", deployments=names)
+        assert keys.listed() == []
+
+    def test_an_admin_key_cannot_be_limited(self, keys: ApiKeys) -> None:
+        with pytest.raises(InvalidInput, match="admin"):
+            keys.create("orders", ApiRole.ADMIN, by="user:me", deployments=["fails"])
+
+    def test_who_is_known_from_memory_must_still_show_the_secret(self, keys: ApiKeys) -> None:
+        made, text = keys.create("orders", ApiRole.READER, by="user:me")
+        keys.authenticate(text)
+        with pytest.raises(Unauthenticated):
+            keys.known(f"tu_{made.key_id}_{'A' * 43}")
 
     def test_two_keys_of_one_name_are_two_keys(self, keys: ApiKeys) -> None:
         first, second = (keys.create("orders", ApiRole.READER, by="user:me")[0] for _ in range(2))
@@ -104,6 +152,19 @@ class TestRoles:
             key.require(Permission.DEPLOY)
         assert "operator" in refused.value.next_step
 
+    def test_several_grants_stand_each_for_itself(self) -> None:
+        caller = Caller("oidc:me", (Grant(ApiRole.READER), Grant(ApiRole.OPERATOR, frozenset({"fails"}))))
+        assert caller.may(Permission.READ, "other")
+        assert caller.may(Permission.DEPLOY, "fails")
+        assert not caller.may(Permission.DEPLOY, "other")
+        assert caller.reach(Permission.READ) is None
+        assert caller.reach(Permission.DEPLOY) == {"fails"}
+
+    def test_who_has_no_role_may_nothing(self) -> None:
+        for permission in Permission:
+            with pytest.raises(Forbidden, match="no role"):
+                Caller("oidc:me", ()).require(permission)
+
 
 class TestInPostgres:
     def test_the_database_holds_a_hash_and_every_change_is_audited(self, fresh_database: Urls) -> None:
@@ -120,20 +181,39 @@ class TestInPostgres:
     def test_another_server_notices_a_revocation_when_its_memory_runs_out(
         self, fresh_database: Urls, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        assert auth.CACHE_S <= 10
-        monkeypatch.setattr(auth, "CACHE_S", 0.05)
+        assert postgres.CACHE_S <= 10
+        monkeypatch.setattr(postgres, "CACHE_S", 0.05)
         with open_keys(fresh_database.owner) as here, open_keys(fresh_database.owner) as there:
             made, text = here.create("orders", ApiRole.SCORER, by="user:me")
             there.authenticate(text)
             here.revoke(made.key_id, by="user:me")
-            monkeypatch.setattr(auth.time, "monotonic", lambda now=auth.time.monotonic: now() + 1)
+            monkeypatch.setattr(postgres.time, "monotonic", lambda now=postgres.time.monotonic: now() + 1)
             with pytest.raises(Unauthenticated):
                 there.authenticate(text)
 
     def test_what_is_remembered_is_bounded(self, fresh_database: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(auth, "CACHED_KEYS", 2)
+        monkeypatch.setattr(postgres, "CACHED_KEYS", 2)
         with open_keys(fresh_database.owner) as keys:
             assert isinstance(keys, PostgresApiKeys)
             for i in range(4):
                 keys.authenticate(keys.create(f"k{i}", ApiRole.READER, by="me")[1])
             assert len(keys._cache) == 2
+
+    @pytest.mark.parametrize("change", ["deployments = '{}'", "deployments = '{a}', role = 'admin'"])
+    def test_the_database_holds_no_limit_that_means_nothing(self, fresh_database: Urls, change: str) -> None:
+        with open_keys(fresh_database.owner) as keys:
+            keys.create("orders", ApiRole.READER, by="me", deployments=["a"])
+        with (
+            psycopg.connect(fresh_database.owner) as connection,
+            pytest.raises(psycopg.errors.CheckViolation, match="api_keys_deployments"),
+        ):
+            connection.execute(f"UPDATE ledger.api_keys SET {change}")  # type: ignore[arg-type]
+
+    def test_taking_the_limits_away_revokes_limited_keys(self, fresh_database: Urls) -> None:
+        with open_keys(fresh_database.owner) as keys:
+            keys.create("orders", ApiRole.READER, by="me", deployments=["a"])
+            keys.create("others", ApiRole.READER, by="me")
+        migrating.downgrade(fresh_database.owner, "0001")
+        with psycopg.connect(fresh_database.owner) as connection:
+            found = connection.execute("SELECT name FROM ledger.api_keys WHERE revoked_at IS NULL").fetchall()
+        assert found == [("others",)]

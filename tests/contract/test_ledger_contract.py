@@ -110,6 +110,9 @@ class TestEveryLedger:
         assert keys(status="abstained") == ["T4"]
         assert keys(business_key="T1", deployment="trades") == ["T1"]
         assert keys(deployment="other") == []
+        assert keys(deployments=("other", "trades"), limit=2) == ["T9", "T8"]
+        assert keys(deployments=("other",)) == keys(deployments=()) == []
+        assert keys(deployments=("other",), deployment="trades") == []
         with pytest.raises(InvalidQuery):
             desk.ledger.predictions(PredictionFilter(limit=10**9))
 

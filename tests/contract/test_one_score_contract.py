@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
+import grpc_calls
 import trueup
 from serving import Served, serving
 from trueup.doors.auth import ApiRole
@@ -83,12 +84,24 @@ def by_oip_json(door: Served, rows: list[int]) -> list[float]:
     return sent.json()["outputs"][0]["data"]  # type: ignore[no-any-return]
 
 
+def by_grpc(door: Served, rows: list[int], *, raw: bool, matrix: bool) -> list[float]:
+    numbers = [("features", X[rows].ravel())] if matrix else [(name, X[rows, i]) for i, name in enumerate(FIELDS)]
+    asked = grpc_calls.infer_request(
+        ("item", "BYTES", [b"I%d" % i for i in rows]), *((n, "FP64", v.tolist()) for n, v in numbers), raw=raw
+    )
+    with grpc_calls.calling(door) as client:
+        return grpc_calls.values(client.infer(asked), "score")
+
+
 DOORS = {
     "records": by_records,
     "python": by_python,
     "columns": by_columns,
     "oip json": by_oip_json,
     "oip binary": lambda door, rows: by_oip(door, rows, binary=True, matrix=False),
+    "grpc typed": lambda door, rows: by_grpc(door, rows, raw=False, matrix=False),
+    "grpc raw": lambda door, rows: by_grpc(door, rows, raw=True, matrix=False),
+    "grpc matrix": lambda door, rows: by_grpc(door, rows, raw=False, matrix=True),
     "oip matrix": lambda door, rows: by_oip(door, rows, binary=True, matrix=True),
 }
 

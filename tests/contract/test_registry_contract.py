@@ -62,6 +62,8 @@ class TestEveryRegistry:
             lambda: desk.registry.contract("no"),
             lambda: desk.registry.version("no", "1"),
             lambda: desk.registry.deployment("no"),
+            lambda: desk.registry.deployment("trades\0"),
+            lambda: desk.registry.contract("trades\0"),
         ):
             with pytest.raises(NotFound):
                 ask()

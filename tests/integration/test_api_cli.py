@@ -48,7 +48,7 @@ class Shell:
             **os.environ,
             "TRUEUP_DATABASE_URL": urls.owner,
             "TRUEUP_DATA_DIR": str(folder / "data"),
-            "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH", "")])),
             "COLUMNS": "200",
         }
         self.program = [sys.executable, "-c", "from trueup.doors.cli.server import main; main()"]
@@ -223,6 +223,32 @@ def test_keys_are_made_shown_once_listed_and_revoked(shell: Shell) -> None:
     assert text.split("_", 2)[2] not in json.dumps(listed)
     assert shell("keys", "revoke", listed["key_id"]).returncode == 0
     assert shell.json("keys", "list")[0]["revoked_at"] is not None
+
+
+def test_a_key_is_limited_to_deployments(shell: Shell) -> None:
+    made = shell("keys", "create", "desk", "--role", "scorer", "--deployment", "fails", "--deployment", "aging")
+    assert "(scorer of aging, fails) for desk" in made.stderr
+    assert shell.json("keys", "list")[0]["deployments"] == ["aging", "fails"]
+    assert "aging, fails" in shell("keys", "list").stdout
+    _refused(shell("keys", "create", "boss", "--role", "admin", "--deployment", "fails"), 3)
+    assert len(shell.json("keys", "list")) == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TRUEUP_TLS__KEY", "/secret/key.pem"),
+        ("TRUEUP_OIDC__ISSUER", "http://hush.example"),
+        ("TRUEUP_OIDC__ROLES", '{"hush": {"role": "god"}}'),
+        ("TRUEUP_RATES__REQUESTS_PER_S", "-1"),
+    ],
+)
+def test_an_unsafe_setting_is_named_and_not_shown(shell: Shell, variable: str, value: str) -> None:
+    refused = shell("keys", "list", **{variable: value})
+    _refused(refused, 3)
+    assert variable.partition("__")[0] in refused.stderr
+    assert "hush" not in refused.stderr
+    assert "/secret" not in refused.stderr
 
 
 def test_contracts_are_checked_and_compared(shell: Shell) -> None:

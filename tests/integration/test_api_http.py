@@ -18,6 +18,7 @@ from trueup.bootstrap import wired
 from trueup.doors.api import edge, handlers
 from trueup.doors.api.server import create_app
 from trueup.doors.auth import ApiRole, MemoryApiKeys
+from trueup.doors.inference.server import Front
 from trueup.ledger.urls import Urls
 from trueup.settings import Limits
 
@@ -44,7 +45,8 @@ class Door:
         self.up = up
         self.keys = MemoryApiKeys()
         self.app = create_app(up.services, self.keys)
-        self.http = TestClient(self.app, raise_server_exceptions=False)
+        front = Front(self.app, up.services, self.keys, lambda: False)
+        self.http = TestClient(front, raise_server_exceptions=False)
         self.texts = {role: self.keys.create(role, role, by="test")[1] for role in ApiRole}
 
     def call(self, method: str, path: str, role: ApiRole | None = ApiRole.ADMIN, **more: Any) -> Any:
@@ -63,9 +65,11 @@ class Door:
 
 
 @pytest.fixture
-def door(up: trueup.Trueup) -> Door:
+def door(up: trueup.Trueup) -> Iterator[Door]:
     up.deploy("t", contract=CONTRACT, model="python:small_models:share_of_a_million", version="1")
-    return Door(up)
+    opened = Door(up)
+    with opened.http:  # one event loop for all requests
+        yield opened
 
 
 @pytest.fixture
@@ -74,7 +78,9 @@ def narrow(fresh_database: Urls, tmp_path: Path) -> Iterator[Door]:
     limits = Limits(body_bytes=2000, request_rows=3, requests_in_flight=2, pool_connections=2, key_chars=10)
     with trueup.Trueup(wired(trueup.Settings(data_dir=tmp_path, limits=limits), fresh_database)) as up:
         up.deploy("t", contract=CONTRACT, model="python:small_models:share_of_a_million", version="1")
-        yield Door(up)
+        opened = Door(up)
+        with opened.http:
+            yield opened
 
 
 def _error(response: Any, status: int, code: str) -> dict[str, Any]:
@@ -379,10 +385,10 @@ class TestBounds:
         entered, go_on = threading.Semaphore(0), threading.Event()
         known = handlers.deployments
 
-        def slow(services: Any) -> Any:
+        def slow(*given: Any) -> Any:
             entered.release()
             go_on.wait(20)
-            return known(services)
+            return known(*given)
 
         monkeypatch.setattr(handlers, "deployments", slow)
         with narrow.http, ThreadPoolExecutor(2) as pool:
@@ -401,7 +407,11 @@ class TestBounds:
         self, narrow: Door, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(edge, "BODIES_AT_ONCE", 0)
+        _error(narrow.call("POST", "/v1/outcomes", json={"contract": "trade"}), 503, "overloaded")
+        monkeypatch.setattr(narrow.up.services.settings.limits, "bodies_bytes", 10)
         _error(narrow.score({"instance": ROW}), 503, "overloaded")
+        monkeypatch.undo()
+        assert narrow.score({"instance": ROW}).status_code == 200
 
 
 class TestFaults:

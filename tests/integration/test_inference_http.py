@@ -279,6 +279,20 @@ class TestProtocol:
         (found,) = output(door.infer(sent), "prediction_id")
         assert str(door.up.prediction(found)["event_day"]) == "2026-11-20"
 
+    def test_a_raw_body_is_the_one_input_of_a_model_that_has_one(self, door: Served):
+        only = "name: only\nversion: 1\nfields: {amount: float64}\noutput: {kind: probability}\n"
+        door.up.deploy("one", contract=only, model="python:small_models:share_of_a_million", version="1")
+        raw = {"Inference-Header-Content-Length": "0"}
+        number = struct.pack("<d", 250_000.0)
+        answer = door.infer(number, model="one", headers=raw)
+        length = int(answer.headers["inference-header-content-length"])
+        head = json.loads(answer.content[:length])
+        assert [o["name"] for o in head["outputs"]] == ["prediction_id", "status", "score"]
+        assert struct.unpack("<d", answer.content[-8:]) == (0.25,)
+        refused(door.infer(number + b"x", model="one", headers=raw), 400)
+        refused(door.infer(b"", model="one", headers=raw), 400)
+        refused(door.infer(number, headers=raw), 400, "several")
+
     def test_a_large_request_goes_in_pieces(self, door: Served):
         amounts = [float(i) for i in range(5_000)]
         response = door.infer(body(*amounts))
@@ -471,10 +485,13 @@ def test_without_its_ledger_nothing_is_answered(door: Served, fresh_database: Ur
         connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')  # type: ignore[arg-type]
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
         try:
-            began = time.monotonic()
-            refused(door.infer(body(2.0)), 503)
-            assert time.monotonic() - began < 15
+            for _ in range(10):
+                began = time.monotonic()
+                refused(door.infer(body(2.0)), 503)
+                assert time.monotonic() - began < 1
         finally:
             connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')  # type: ignore[arg-type]
-    assert door.infer(body(3.0)).status_code == 200
+    deadline = time.monotonic() + 10
+    while door.infer(body(3.0)).status_code != 200:
+        assert time.monotonic() < deadline
     assert door.count() == 2

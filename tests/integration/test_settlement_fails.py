@@ -18,6 +18,7 @@ from databases import create_database
 from trueup.bootstrap import wired
 from trueup.doors.api.server import create_app
 from trueup.doors.auth import ApiRole, MemoryApiKeys
+from trueup.doors.inference.server import Front
 from trueup.ledger.embedded import EmbeddedPostgres
 from trueup_examples.settlement_fails.features import History
 from trueup_examples.settlement_fails.figures import figures
@@ -95,7 +96,7 @@ def test_a_row_scored_live_equals_the_row_of_the_back_test(replayed: tuple[trueu
     place = len(history.days) - 1
     members = history.universe(place)
     keys = MemoryApiKeys()
-    http = TestClient(create_app(up.services, keys))
+    http = TestClient(Front(create_app(up.services, keys), up.services, keys, lambda: False))
     headers = {"Authorization": f"Bearer {keys.create('live', ApiRole.SCORER, by='test')[1]}"}
     for member in members[:: max(1, len(members) // 8)].tolist():
         alone = history.features(place, np.array([member]))

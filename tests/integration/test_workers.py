@@ -241,7 +241,7 @@ def test_a_port_that_another_server_has_is_not_shared_with_it(two: Up, tmp_path:
         timeout=60,
         env={**os.environ, "TRUEUP_DATABASE_URL": fresh_database.owner, "TRUEUP_DATA_DIR": str(tmp_path / "data")},
     )
-    assert ended.returncode == 3
+    assert ended.returncode == 7
     assert "cannot be listened on" in ended.stderr
 
 

@@ -46,6 +46,7 @@ def test_every_error_is_sent_in_the_one_shape(kind: type[errors.TrueupError]) ->
         (errors.Forbidden, 403, 6),
         (errors.NotFound, 404, 4),
         (errors.Conflict, 409, 5),
+        (errors.RateLimited, 429, 7),
         (errors.Overloaded, 503, 7),
         (errors.LedgerUnavailable, 503, 7),
         (errors.MissingExtra, 501, 8),
@@ -60,6 +61,8 @@ def test_the_documented_codes_hold(kind: type[errors.TrueupError], status: int, 
 
 def test_who_must_come_again_is_told_when() -> None:
     assert answer(errors.Overloaded("full")).headers["Retry-After"] == "1"
+    assert answer(errors.RateLimited("slower", retry_after_s=1.2)).headers["Retry-After"] == "2"
+    assert answer(errors.RateLimited("slower", retry_after_s=1e-9)).headers["Retry-After"] == "1"
     assert answer(errors.Unauthenticated("who")).headers["WWW-Authenticate"] == "Bearer"
 
 

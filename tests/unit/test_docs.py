@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 import trueup
-from trueup.settings import Limits, Settings
+from trueup.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tests/*.md")]
@@ -21,13 +23,20 @@ def test_every_link_between_pages_resolves(page: Path):
             assert (page.parent / target).exists(), target
 
 
+def _settings(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
+    """Variable and meaning of every setting, those of groups too."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _settings(field.annotation, f"{prefix}{name.upper()}__")
+        else:
+            yield f"{prefix}{name.upper()}", field.description or "no description"
+
+
 def test_every_setting_is_documented_with_its_meaning():
     text = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
-    for prefix, model in (("TRUEUP_", Settings), ("TRUEUP_LIMITS__", Limits)):
-        for name, field in model.model_fields.items():
-            if name != "limits":
-                assert f"`{prefix}{name.upper()}`" in text
-                assert (field.description or "no description") in text
+    for variable, meaning in _settings(Settings, "TRUEUP_"):
+        assert f"| `{variable}` |" in text
+        assert meaning in text, variable
 
 
 @pytest.mark.parametrize("page", ["docs/reference/contract.md", "docs/tutorials/first-prediction.md"])

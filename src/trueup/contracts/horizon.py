@@ -1,4 +1,4 @@
-"""When the label of a prediction is due.
+"""When an event happened, and when the label of its prediction is due.
 
 Calendars are settlement or trading calendars by name; the holidays themselves come from
 the `holidays` library, so they are dated data and not code.
@@ -11,11 +11,21 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from trueup.domain.contract import HorizonKind, Label
+from trueup.domain.batch import Columns
+from trueup.domain.contract import FieldType, HorizonKind, Label
 from trueup.errors import ContractError
 
 CALENDARS = ("weekdays", "us-settlement", "nyse", "target")
 _YEARS_AROUND = 12  # a horizon is at most 3,650 days
+
+
+def event_times(columns: Columns) -> NDArray[np.datetime64] | None:
+    """Event times datetime64[us] (n,) from the field that holds them; None where the contract names none."""
+    name = columns.contract.event_time
+    if not name:
+        return None
+    unit = "D" if columns.contract.by_name[name].type is FieldType.DATE else "us"
+    return columns.column(name).astype(f"datetime64[{unit}]").astype("datetime64[us]")
 
 
 def due_days(label: Label | None, event_days: NDArray[np.datetime64]) -> NDArray[np.datetime64]:

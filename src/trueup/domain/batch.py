@@ -253,6 +253,7 @@ class Answers:
 
 
 REQUEST_SOURCE = "request"  # rows whose identity is their caller's idempotency key
+UNKEYED_SOURCE = "unkeyed"  # rows that nobody can repeat: their keys are drawn here
 
 
 @dataclass(frozen=True, slots=True)

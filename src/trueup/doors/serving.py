@@ -16,21 +16,21 @@ import os
 import signal
 import socket
 import threading
-from array import array
-from collections.abc import Awaitable, Callable, Sequence
-from fcntl import ioctl
-from termios import FIONREAD
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from trueup.errors import InvalidInput
+from trueup.doors.api.connections import allow_files, bounded
+from trueup.doors.headers import TRANSPORT_SECURITY
+from trueup.doors.tls import Certificates
+from trueup.errors import InvalidInput, Unavailable
+from trueup.settings import Settings
 from trueup.telemetry import log
 
-CONNECTIONS = 1_000
 BACKLOG = 2_048
 SHUTDOWN_S = 30
 CLOSE = (b"connection", b"close")
@@ -42,23 +42,27 @@ class Stopping(Protocol):
     draining: bool
 
 
-class Connection(HttpToolsProtocol):
-    """A connection that is not closed while a request waits in it unread."""
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Another door of the same process: opened before the HTTP address is announced, closed with it."""
 
-    def shutdown(self) -> None:
-        """Closes when idle; else the next answer closes it."""
-        if (self.cycle is None or self.cycle.response_complete) and _unread(self.transport):
-            return  # what is there is answered, with `Connection: close`
-        super().shutdown()
+    start: Callable[[], Awaitable[None]]
+    stop: Callable[[float], Coroutine[Any, Any, None]]  # after at most so many seconds
 
 
 class Server(uvicorn.Server):
     """uvicorn that stops in the order of the module's docstring. ``drain`` waits for what is being booked."""
 
     def __init__(
-        self, config: uvicorn.Config, state: Stopping, drain: Callable[[], Awaitable[None]], drain_s: float
+        self,
+        config: uvicorn.Config,
+        state: Stopping,
+        drain: Callable[[], Awaitable[None]],
+        drain_s: float,
+        beside: Beside | None = None,
     ) -> None:
         super().__init__(config)
+        self._beside = beside
         self._state = state
         self._drain = drain
         self._drain_s = drain_s
@@ -82,8 +86,15 @@ class Server(uvicorn.Server):
         self._stop()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Starts listening, and keeps a hold of the sockets for step 2."""
-        await super().startup(sockets)
+        """Opens the door beside, starts listening, and keeps a hold of the sockets for step 2."""
+        if self._beside is not None:
+            await self._beside.start()
+        try:
+            await super().startup(sockets)
+        except BaseException:  # uvicorn exits where its own port is taken
+            if self._beside is not None:
+                await self._beside.stop(0)
+            raise
         self._held = [one.dup() for one in sockets or ()]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -92,7 +103,10 @@ class Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         await self._accept_the_last()
+        beside = None if self._beside is None else asyncio.create_task(self._beside.stop(SHUTDOWN_S))
         await super().shutdown(sockets)
+        if beside is not None and self._beside is not None:
+            await (self._beside.stop(0) if self.force_exit else beside)
         if self.force_exit or self.server_state.tasks:
             self.clean = False
             log("serving").error("stopped_early", requests=len(self.server_state.tasks))
@@ -127,28 +141,39 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def configured(served: ASGIApp) -> uvicorn.Config:
-    """How uvicorn serves it."""
-    return uvicorn.Config(
+def configured(served: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves it. Raises InvalidInput where the certificate cannot be used."""
+    allow_files(settings.limits.connections)
+    config = uvicorn.Config(
         served,
         loop="uvloop",
-        http=Connection,
+        http=bounded(settings.limits),
+        ws="none",
         proxy_headers=False,  # nothing is decided by where a request says it comes from
         log_level="warning",
         access_log=False,
         server_header=False,
         backlog=BACKLOG,
-        limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=SHUTDOWN_S,
         timeout_keep_alive=30,
         lifespan="off",
     )
+    if settings.tls.certificate is not None:
+        certificates = Certificates(settings.tls)
+
+        async def refresh() -> None:
+            await asyncio.to_thread(certificates.refresh)
+
+        config.ssl_context_factory = lambda *_: certificates.context
+        config.callback_notify, config.timeout_notify = refresh, settings.tls.reload_s
+        config.headers = [TRANSPORT_SECURITY]
+    return config
 
 
 def listening(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """A bound socket; ``shared`` with other processes of this user, among which the kernel spreads connections.
 
-    Raises InvalidInput where the address cannot be had.
+    Raises InvalidInput for a host that is none of this machine, Unavailable where the port is taken.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -165,7 +190,7 @@ def listening(host: str, port: int, *, shared: bool = False) -> socket.socket:
         made.bind(address)
     except OSError as error:
         made.close()
-        raise InvalidInput(
+        raise Unavailable(
             f"port {port} cannot be listened on ({error.strerror})", next_step="set TRUEUP_PORT, or 0 for any"
         ) from None
     return made
@@ -182,16 +207,6 @@ def calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-
-
-def _unread(transport: asyncio.BaseTransport) -> bool:
-    """Whether the kernel holds bytes that nobody has read yet."""
-    count = array("i", [0])
-    try:
-        ioctl(transport.get_extra_info("socket").fileno(), FIONREAD, count)
-    except (OSError, AttributeError, ValueError):
-        return False
-    return count[0] > 0
 
 
 def _waiting(held: socket.socket) -> Sequence[socket.socket]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from trueup.contracts.reading import contract_from_json
 from trueup.domain.contract import Contract, Field, FieldType
-from trueup.errors import InvalidQuery, NotFound
+from trueup.errors import InvalidQuery, no_prediction
 from trueup.ports import PredictionFilter
 from trueup.postgres import Pool, named
 from trueup.settings import Limits
@@ -36,6 +36,7 @@ _LIST = """
            score, class, decision, expected_cost, booked_at
     FROM trueup.predictions
     WHERE (%(deployment)s::text IS NULL OR deployment = %(deployment)s)
+      AND (%(deployments)s::text[] IS NULL OR deployment = ANY(%(deployments)s))
       AND (%(business_key)s::text IS NULL OR business_key = %(business_key)s)
       AND event_day BETWEEN %(first)s AND %(last)s
       AND (%(status)s::text IS NULL OR status = %(status)s)
@@ -71,13 +72,13 @@ class Finder:
             row = cursor.fetchone()
             names = named(cursor)
         if row is None:
-            raise NotFound("no such prediction", next_step="`trueup predictions` lists what there is")
+            raise no_prediction()
         record = dict(zip(names, row, strict=True))
         contract = contract_from_json(record["contract_body"])
         shown = {name: record[name] for name in _SHOWN}
         shown["content_digest"] = bytes(record["content_digest"]).hex()
         steps = zip(("parse", "validate", "queue", "model"), record["steps_us"], strict=True)
-        shown["steps_us"] = dict(steps)
+        shown["steps_us"] = {**dict(steps), "book": record["book_us"]}
         shown["fields"] = named_fields(contract, record)
         shown["reasons"] = _reasons(contract, record)
         shown["outcome"] = record["outcome"] if record["outcome_text"] is None else record["outcome_text"]
@@ -90,6 +91,9 @@ class Finder:
         if not 1 <= where.limit <= self._limits.listed_rows:
             raise InvalidQuery(f"limit must lie between 1 and {self._limits.listed_rows}")
         conditions = {name: getattr(where, name) for name in where.__dataclass_fields__}
+        if any(isinstance(value, str) and "\0" in value for value in conditions.values()):
+            raise InvalidQuery("a filter holds a character that no stored text can")
+        conditions["deployments"] = None if where.deployments is None else list(where.deployments)
         found: list[dict[str, Any]] = []
         with self._reader.transaction() as connection:
             days = [row[0] for row in connection.execute(_DAYS, conditions)]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trueup.domain.batch import REQUEST_SOURCE, Answers, Booked, Booking, Receipt, Refusal, Refusals, Role, Source
 from trueup.domain.contract import Contract, Storage
-from trueup.errors import InvalidQuery, NotFound
+from trueup.errors import InvalidQuery, no_prediction
 from trueup.ledger.finding import named_fields
 from trueup.ledger.identity import prediction_ids
 from trueup.ledger.postgres import at_times, conflicts, withhold
@@ -104,7 +104,7 @@ class MemoryLedger:
         """One prediction with named features and reasons."""
         row = self._rows.get(prediction_id.bytes)
         if row is None:
-            raise NotFound("no such prediction")
+            raise no_prediction()
         contract: Contract = row["contract"]
         reasons = row["answers"].reasons
         explained = reasons is not None and reasons.present[0]
@@ -193,6 +193,7 @@ def _fits(row: dict[str, Any], where: PredictionFilter) -> bool:
     day = row["event_time"].astype("datetime64[D]").item()
     return (
         all(getattr(where, name) in (None, row[name]) for name in ("deployment", "business_key", "status", "decision"))
+        and (where.deployments is None or row["deployment"] in where.deployments)
         and (where.event_from is None or day >= where.event_from)
         and (where.event_until is None or day <= where.event_until)
         and (where.min_score is None or (row["score"] is not None and row["score"] >= where.min_score))

@@ -222,7 +222,7 @@ class PostgresLedger:
             self._read_first(work, work.later)
         answers = work.booking.scored[0].answers
         if work.found:
-            answers = _with_first(answers, work.found)
+            answers = with_first(answers, work.found)
             self._refuse_conflicts(work.booking, work.booked)
         took = (time.perf_counter_ns() - work.began) // 1000
         return Receipt(work.batch_id, work.ids[Role.CHAMPION], work.booked, answers, book_us=took)
@@ -251,7 +251,7 @@ class PostgresLedger:
                 for place in places_of[row[0].bytes]:
                     same = row[2] != booking.contract_id or bytes(row[1]) == booking.digests[place]
                     work.booked[place] = Booked.REPEATED if same else Booked.CONFLICT
-                    work.found[place] = _First(*row[3:]) if same else _NOTHING
+                    work.found[place] = First(*row[3:]) if same else _NOTHING
 
     def _refuse_conflicts(self, booking: Booking, booked: NDArray[np.int8]) -> None:
         rows = conflicts(booking, booked)
@@ -351,7 +351,7 @@ class _Work:
     booked: NDArray[np.int8]
     later: NDArray[np.intp]  # rows whose identity an earlier row of the batch has
     began: int = field(default_factory=time.perf_counter_ns)
-    found: dict[int, _First] = field(default_factory=dict)
+    found: dict[int, First] = field(default_factory=dict)
     batch_id: int | None = None
 
 
@@ -376,7 +376,7 @@ def _quoted(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _First:
+class First:
     """The answer the ledger holds."""
 
     status: str
@@ -387,7 +387,7 @@ class _First:
     expected_cost: float | None
 
 
-_NOTHING = _First(Status.SCORED, None, None, None, None, None)
+_NOTHING = First(Status.SCORED, None, None, None, None, None)
 
 
 def _repeats(keys: Sequence[str]) -> NDArray[np.intp]:
@@ -396,7 +396,7 @@ def _repeats(keys: Sequence[str]) -> NDArray[np.intp]:
     return np.array([i for i, key in enumerate(keys) if first.setdefault(key, i) != i], np.intp)
 
 
-def _with_first(answers: Answers, found: dict[int, _First]) -> Answers:
+def with_first(answers: Answers, found: dict[int, First]) -> Answers:
     """The answers with the ledger's own in the rows it had already."""
     n = len(answers)
     status, score = answers.status.copy(), answers.score.copy()

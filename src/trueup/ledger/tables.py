@@ -223,8 +223,13 @@ api_keys = Table(
     Column("key_hash", LargeBinary, nullable=False, unique=True),
     Column("created_at", Moment, nullable=False, server_default=_NOW),
     Column("revoked_at", Moment),
+    Column("deployments", ARRAY(Text)),  # null: all
     CheckConstraint("role IN ('reader', 'scorer', 'operator', 'admin')", name="api_keys_role"),
     CheckConstraint("octet_length(key_hash) = 32", name="api_keys_hash"),
+    # A key that is limited is limited to something, and an admin could lift any limit.
+    CheckConstraint(
+        "deployments IS NULL OR (cardinality(deployments) > 0 AND role <> 'admin')", name="api_keys_deployments"
+    ),
 )
 
 audit = Table(

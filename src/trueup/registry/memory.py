@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from trueup.domain.contract import Contract
 from trueup.domain.deployment import Deployment, ModelVersion
-from trueup.errors import Conflict, NotFound
+from trueup.errors import Conflict, NotFound, no_contract, no_deployment
 
 
 class MemoryRegistry:
@@ -32,7 +32,7 @@ class MemoryRegistry:
         """The named version, or the newest."""
         found = [c for (n, v), (_, c) in self._contracts.items() if n == name and version in (None, v)]
         if not found:
-            raise NotFound(f"no contract {name}")
+            raise no_contract()
         return max(found, key=lambda c: c.version)
 
     def add_version(self, version: ModelVersion) -> ModelVersion:
@@ -68,7 +68,7 @@ class MemoryRegistry:
     def deployment(self, name: str) -> Deployment:
         """The newest revision."""
         if name not in self._deployments:
-            raise NotFound(f"no deployment {name}")
+            raise no_deployment()
         return self._deployments[name]
 
     def deployments(self) -> Sequence[Deployment]:

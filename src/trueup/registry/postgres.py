@@ -12,7 +12,7 @@ import msgspec
 from trueup.contracts.reading import contract_from_json, contract_to_json
 from trueup.domain.contract import Contract
 from trueup.domain.deployment import Artifact, Deployment, ModelVersion, Parity, Serving
-from trueup.errors import Conflict, NotFound
+from trueup.errors import Conflict, NotFound, no_contract, no_deployment
 from trueup.postgres import Connection, Pool
 
 _VERSION = """
@@ -50,6 +50,8 @@ class PostgresRegistry:
 
     def contract(self, name: str, version: int | None = None) -> Contract:
         """The named version, or the newest."""
+        if "\0" in name:
+            raise no_contract()
         with self._owner.transaction() as connection:
             row = connection.execute(
                 "SELECT body FROM ledger.contracts WHERE name = %s AND (%s::int IS NULL OR version = %s)"
@@ -57,7 +59,7 @@ class PostgresRegistry:
                 (name, version, version),
             ).fetchone()
         if row is None:
-            raise NotFound(f"no contract {name}", next_step="deploy a model with it first")
+            raise no_contract()
         return contract_from_json(row[0])
 
     def add_version(self, version: ModelVersion) -> ModelVersion:
@@ -133,10 +135,12 @@ class PostgresRegistry:
 
     def deployment(self, name: str) -> Deployment:
         """The newest revision."""
+        if "\0" in name:  # which no text of the database can hold
+            raise no_deployment()
         with self._owner.transaction() as connection:
             found = _newest(connection, name)
         if found is None:
-            raise NotFound(f"no deployment {name}", next_step="`trueup deploy` makes one")
+            raise no_deployment()
         return found
 
     def deployments(self) -> Sequence[Deployment]:

@@ -22,12 +22,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from trueup.domain.deployment import Deployment
-from trueup.errors import TrueupError
+from trueup.domain.deployment import Deployment, Mode
+from trueup.errors import TrueupError, Unavailable
 from trueup.ports import ModelRegistry
 from trueup.scoring.loading import Load, Loading, Resolved, await_release
 from trueup.settings import Limits
 from trueup.telemetry import log
+from trueup.telemetry.metrics import Metrics
 
 REFRESH_S = 1.0
 WATCH_S = 0.5
@@ -79,8 +80,9 @@ class _Slot:
 class Models:
     """What is in memory, by deployment. Safe to call from several threads."""
 
-    def __init__(self, registry: ModelRegistry, load: Load, limits: Limits) -> None:
+    def __init__(self, registry: ModelRegistry, load: Load, limits: Limits, metrics: Metrics | None = None) -> None:
         self._registry = registry
+        self._metrics = metrics or Metrics(1)
         self._limits = limits
         self._loading = Loading(load, limits)
         self._slots: dict[str, _Slot] = {}
@@ -110,6 +112,8 @@ class Models:
         if time.monotonic() - slot.checked_at >= REFRESH_S and slot.looking.acquire(blocking=False):
             try:
                 self._follow(slot, self._registry.deployment(name))
+            except Unavailable:
+                pass  # what is in memory goes on: booking decides whether it may be answered
             finally:
                 slot.looking.release()
         return slot.current or current
@@ -127,6 +131,7 @@ class Models:
         with slot.lock:
             slot.released, slot.failure = True, None
             self._swap(slot, None)
+        self._metrics.released(name)
 
     def start(self, ready_within_s: float) -> None:
         """Loads every deployment, then follows the registry until ``close``; ``ready`` after all or so many seconds."""
@@ -167,6 +172,11 @@ class Models:
                 "retry_in_s": round(max(0.0, failure.retry_at - time.monotonic()), 1),
             },
         }
+
+    def in_memory(self, mode: Mode) -> list[str]:
+        """The deployments of a mode whose models are loaded."""
+        loaded = [(slot.name, slot.current) for slot in list(self._slots.values())]
+        return [name for name, found in loaded if found is not None and found.deployment.serving.mode is mode]
 
     def counts(self) -> dict[str, int]:
         """Deployments in memory, those whose newest revision does not answer yet, and those with a failed load."""
@@ -212,7 +222,9 @@ class Models:
         if patient and slot.failure is not None and slot.waits(revision):
             raise _bare(slot.failure.error)
         try:
-            found = self._loading.revision(deployment, current)
+            played = 1 + len(deployment.challengers) + len(deployment.shadows)
+            with self._metrics.loading(deployment.name, deployment.deployment_id, played):
+                found = self._loading.revision(deployment, current)
         except TrueupError as error:
             self._fail(slot, revision, error)
             raise

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from trueup.domain.batch import Bools, Columns, Floats, Reasons
+from trueup.domain.batch import Answers, Bools, Columns, Floats, Reasons
 from trueup.domain.contract import Contract
 from trueup.ports import Scorer
+
+
+def explained(scorer: Scorer, columns: Columns, answers: Answers, keep: int, *, want_reasons: bool) -> Answers:
+    """The answers with the reasons of those rows that are explained."""
+    present = rows_to_explain(columns.contract, answers.score, wanted=want_reasons)
+    return replace(answers, reasons=reasons_of(scorer, columns, present, keep))
 
 
 def rows_to_explain(contract: Contract, score: Floats, *, wanted: bool) -> Bools:

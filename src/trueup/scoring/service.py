@@ -6,7 +6,7 @@
 4. *book* all rows of all versions in one commit; rows already there win and theirs are the answers.
 5. *answer* each caller.
 
-Ledger down: refuse. A challenger or shadow down: count, log and go on.
+Ledger down: refuse, or spool where the deployment is declared so. A challenger or shadow down: count, log and go on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from trueup.contracts.horizon import due_days
+from trueup.contracts.horizon import due_days, event_times
 from trueup.contracts.identity import business_keys, content_digests
 from trueup.domain.batch import (
     REQUEST_SOURCE,
@@ -38,16 +38,17 @@ from trueup.domain.batch import (
     Scored,
     Source,
 )
-from trueup.domain.contract import FieldError, FieldType
-from trueup.domain.deployment import ModelVersion
+from trueup.domain.contract import FieldError
+from trueup.domain.deployment import Mode, ModelVersion
 from trueup.errors import InvalidInput, ScoringError
-from trueup.ports import Clock, Ledger, ModelRegistry, Scorer, UnderWay
+from trueup.ports import Clock, Ledger, ModelRegistry, UnderWay
 from trueup.scoring.deciding import answers_of, fallback_answers, merged, needs_fallback
 from trueup.scoring.loading import Load, Loaded, Resolved
 from trueup.scoring.models import REFRESH_S, Models
-from trueup.scoring.reasons import reasons_of, rows_to_explain
+from trueup.scoring.reasons import explained
 from trueup.settings import Limits
 from trueup.telemetry import log
+from trueup.telemetry.metrics import Metrics
 
 __all__ = ["REFRESH_S", "Begun", "Instances", "Loaded", "Predicted", "Resolved", "Response", "RowRefusal", "Scoring"]
 
@@ -175,11 +176,21 @@ _NOTHING = Receipt(None, np.empty((0, 16), np.uint8), np.empty(0, np.int8), Answ
 class Scoring:
     """Resolves names to loaded models and scores batches. Safe to call from several threads."""
 
-    def __init__(self, registry: ModelRegistry, ledger: Ledger, load: Load, clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        ledger: Ledger,
+        load: Load,
+        clock: Clock,
+        limits: Limits,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._ledger = ledger
         self._clock = clock
         self._limits = limits
-        self.models = Models(registry, load, limits)
+        self._metrics = metrics or Metrics(1)
+        self.models = Models(registry, load, limits, self._metrics)
+        self.spool: Ledger | None = None  # where this process books what is declared `spooled`; else it books durably
 
     def resolve(self, name: str, *, fresh: bool = False) -> Resolved:
         """What answers under the name, as ``Models.resolve``. Raises NotFound."""
@@ -221,14 +232,15 @@ class Scoring:
     def book(self, predicted: Predicted) -> Response:
         """Steps 4 and 5 of ``score``. Raises LedgerUnavailable: then nothing is answered."""
         booking = self._booking(predicted) if predicted.scored else None
-        return self._response(predicted, _NOTHING if booking is None else self._ledger.book(booking))
+        ledger = self._ledger_of(predicted.resolved)
+        return self._response(predicted, _NOTHING if booking is None else ledger.book(booking))
 
     def begin(self, predicted: Predicted) -> Begun | None:
         """Step 4 for an event loop, which never waits; None where only ``book`` can do it."""
         booking = None if predicted.refused or not predicted.scored else self._booking(predicted, may_wait=False)
         if booking is None:
             return None
-        under_way = self._ledger.begin(booking)
+        under_way = self._ledger_of(predicted.resolved).begin(booking)
         return None if under_way is None else Begun(under_way, lambda receipt: self._response(predicted, receipt))
 
     def _response(self, predicted: Predicted, receipt: Receipt) -> Response:
@@ -249,7 +261,13 @@ class Scoring:
         deployment_id = resolved.deployment.deployment_id
         assert deployment_id is not None
         rows = [Refusal(source.keys[r.row], r.reason, r.detail) for r in refused]
-        self._ledger.refuse(Refusals(deployment_id, source, received_at, received_at, rows))
+        self._ledger_of(resolved).refuse(Refusals(deployment_id, source, received_at, received_at, rows))
+
+    def _ledger_of(self, resolved: Resolved) -> Ledger:
+        """Where the deployment's rows go before its callers are answered."""
+        if self.spool is not None and resolved.deployment.serving.mode is Mode.SPOOLED:
+            return self.spool
+        return self._ledger
 
     def _scored(self, resolved: Resolved, columns: Columns, *, want_reasons: bool) -> list[Scored]:
         """Step 3; empty when not even the champion's fallback could answer."""
@@ -264,6 +282,7 @@ class Scoring:
                 answers = answers_of(other.version.contract, other.scorer.score(columns), columns)
                 scored.append(Scored(other.role, _id(other.version), answers))
             except ScoringError as error:
+                self._metrics.model_failed(resolved.deployment.name, other.role)
                 log("scoring").error("other_failed", role=str(other.role), error=error.message, rows=len(columns))
         return scored
 
@@ -274,9 +293,10 @@ class Scoring:
             try:
                 answers = answers_of(contract, scorer.score(columns), columns)
             except ScoringError as error:
+                self._metrics.model_failed(resolved.deployment.name, Role.CHAMPION)
                 log("scoring").error("champion_failed", deployment=resolved.deployment.name, error=error.message)
         if answers is not None and scorer is not None and serving.reason_codes:
-            answers = _explained(scorer, columns, answers, serving.reason_codes, want_reasons=want_reasons)
+            answers = explained(scorer, columns, answers, serving.reason_codes, want_reasons=want_reasons)
         if serving.fallback is None:
             return answers
         if answers is None:
@@ -297,13 +317,17 @@ class Scoring:
         source = instances.source if whole else replace(instances.source, keys=keys)
         received_at = _rows_of(instances.received_at, rows, whole=whole)
         when = (
-            _event_time(columns) if instances.event_time is None else _rows_of(instances.event_time, rows, whole=whole)
+            event_times(columns) if instances.event_time is None else _rows_of(instances.event_time, rows, whole=whole)
         )
         claims = source.name == REQUEST_SOURCE  # a caller's key stands for one event, whatever day its retry names
         if when is None:
             if not claims and not may_wait:
                 return None
-            when = received_at if claims else self._ledger.claim_event_times(deployment_id, source, received_at)
+            when = (
+                received_at
+                if claims
+                else self._ledger_of(resolved).claim_event_times(deployment_id, source, received_at)
+            )
         return Booking(
             deployment_id=deployment_id,
             contract_id=contract_id,
@@ -351,16 +375,3 @@ def _contract_refusals(decoded: Decoded) -> list[RowRefusal]:
 
 def _detail(errors: Sequence[FieldError]) -> str:
     return ", ".join(f"{e.field}: {e.code}" for e in errors[:20]) or "more field errors than are reported"
-
-
-def _event_time(columns: Columns) -> NDArray[np.datetime64] | None:
-    name = columns.contract.event_time
-    if not name:
-        return None
-    unit = "D" if columns.contract.by_name[name].type is FieldType.DATE else "us"
-    return columns.column(name).astype(f"datetime64[{unit}]").astype("datetime64[us]")
-
-
-def _explained(scorer: Scorer, columns: Columns, answers: Answers, keep: int, *, want_reasons: bool) -> Answers:
-    present = rows_to_explain(columns.contract, answers.score, wanted=want_reasons)
-    return replace(answers, reasons=reasons_of(scorer, columns, present, keep))

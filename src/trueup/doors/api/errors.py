@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ STATUS: dict[type[errors.TrueupError], tuple[int, str]] = {
     errors.ModelRefused: (422, "model_refused"),
     errors.ParityError: (422, "parity"),
     errors.ScoringError: (500, "scoring_failed"),
+    errors.RateLimited: (429, "rate_limited"),
     errors.Overloaded: (503, "overloaded"),
     errors.TimedOut: (504, "timed_out"),
     errors.LedgerUnavailable: (503, "ledger_unavailable"),
@@ -45,6 +47,14 @@ STATUS: dict[type[errors.TrueupError], tuple[int, str]] = {
     errors.MissingExtra: (501, "missing_extra"),
     errors.TrueupError: (500, "failed"),
 }
+
+
+_OUTCOMES = {404: "not_found", 405: "method_not_allowed", 422: "invalid_request", 503: "unavailable"}
+
+
+def outcome_of(status: int) -> str:
+    """How metrics and logs name an answer that comes from no error of ours."""
+    return "ok" if status < 400 else _OUTCOMES.get(status, "http_error" if status < 500 else "failed")
 
 
 def status_of(error: errors.TrueupError) -> tuple[int, str]:
@@ -59,10 +69,19 @@ def answer(error: errors.TrueupError) -> Response:
     headers = {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if status == 408:
+        headers["Connection"] = "close"  # the rest of the body may still come
     if status == 503:
         headers["Retry-After"] = RETRY_AFTER_S
+    if isinstance(error, errors.RateLimited):
+        headers["Retry-After"] = retry_after(error)
     step = error.next_step or ("try again after a moment" if status == 503 else "see /docs")
     return shaped(status, code, error.message, step, fields=fields, headers=headers)
+
+
+def retry_after(error: errors.RateLimited) -> str:
+    """Whole seconds after which to come again, as the header takes them."""
+    return str(max(1, math.ceil(error.retry_after_s)))
 
 
 def shaped(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import date
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from uuid import UUID
 
 from fastapi import Depends, FastAPI, Query, Request, Security
@@ -16,43 +19,53 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from trueup.bootstrap import Services
 from trueup.domain.batch import Status
 from trueup.doors.api import handlers, schemas
+from trueup.doors.api.admin import AdminApart
 from trueup.doors.api.edge import Edge, Work
-from trueup.doors.api.errors import answer, shaped
+from trueup.doors.api.errors import answer, shaped, status_of
+from trueup.doors.api.scraping import add_metrics
 from trueup.doors.api.workers import add_workers
-from trueup.doors.auth import ApiKey, ApiKeys, Permission, PostgresApiKeys, open_keys
+from trueup.doors.auth import Authenticator, Caller, Gate, Permission, PostgresApiKeys, open_gate
 from trueup.doors.inference.server import Front
-from trueup.doors.serving import Server, address_of, calm_collector, configured, listening
+from trueup.doors.serving import Beside, Server, address_of, calm_collector, configured, listening
+from trueup.doors.tls import grpc_credentials
 from trueup.doors.workers.reports import Reports, reporting
-from trueup.errors import TrueupError, Unauthenticated
+from trueup.errors import MissingExtra, TrueupError, Unauthenticated, Unavailable
 from trueup.ports import PredictionFilter
 from trueup.postgres import Pool
+from trueup.settings import Settings
+from trueup.telemetry.requests import current
+
+if TYPE_CHECKING:
+    from trueup.doors.inference.grpc.server import GrpcServer
 
 PING_S = 1.0
 
 __all__ = ["Server", "calm_collector", "configured", "create_app", "serve"]
 
-_bearer = HTTPBearer(auto_error=False, description="an API key, `tu_...`")
+_bearer = HTTPBearer(auto_error=False, description="an API key, `tu_...`, or a token of the OpenID Connect issuer")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="an API key, `tu_...`")
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.ErrorAnswer, "description": text}
     for status, text in {
         400: "the request is wrong",
-        401: "no or unknown API key",
-        403: "the key's role does not allow it",
+        401: "no or unknown API key or token",
+        403: "the caller's role does not allow it, or not for this deployment",
         404: "unknown name or id",
         409: "the same identity with other content",
         413: "too many bytes or instances",
+        429: "the caller's rate is reached: try again after `Retry-After` seconds",
         422: "an instance or a contract is wrong; `fields` names where",
         503: "try again after `Retry-After` seconds",
     }.items()
 }
 
 
-def create_app(services: Services, keys: ApiKeys | None = None, reports: Path | None = None) -> FastAPI:
+def create_app(services: Services, keys: Authenticator | None = None, reports: Path | None = None) -> FastAPI:
     """The application over open services. ``app.state.draining`` True makes it not ready."""
     app = FastAPIOffline(  # the documentation's viewer comes from here, not from somebody's network
         title="trueup",
@@ -60,28 +73,33 @@ def create_app(services: Services, keys: ApiKeys | None = None, reports: Path | 
         version="1",
         redoc_url=None,
         static_url="/docs/viewer",
+        generate_unique_id_function=lambda route: route.name,  # what generated clients call the operation
     )
     work = Work(services.settings.limits)
     app.state.draining = False
     app.state.work = work
     app.state.reports = Reports(reporting(services, lambda: bool(app.state.draining)), reports)
-    known = keys or PostgresApiKeys(Pool(services.urls.owner, size=2, application="trueup-keys"))
+    known = keys or Gate(PostgresApiKeys(Pool(services.urls.owner, size=2, application="trueup-keys")))
     _add_health(app, services, work)
     _add_scoring(app, services, work, _guard(known, work))
     _add_reading(app, services, work, _guard(known, work))
     add_workers(app, work, app.state.reports, _guard(known, work)(Permission.READ))
+    add_metrics(app, services, _guard(known, work)(Permission.READ).dependency)
     _add_error_handlers(app)
-    app.add_middleware(Edge, work=work)
+    app.add_middleware(Edge, work=work, telemetry=services.telemetry)
     return app
 
 
-Guard = Callable[[Permission], Any]
+class Guard(Protocol):
+    """Makes the dependency that lets a caller with the permission in, into ``request.state.caller``."""
+
+    def __call__(self, permission: Permission, *, of_deployment: bool = False) -> Any:
+        """``of_deployment``: for the deployment that the path names."""
+        ...
 
 
-def _guard(keys: ApiKeys, work: Work) -> Guard:
-    """Makes the dependency that lets a caller with the permission in."""
-
-    def allowed(permission: Permission) -> Any:
+def _guard(keys: Authenticator, work: Work) -> Guard:
+    def allowed(permission: Permission, *, of_deployment: bool = False) -> Any:
         async def caller(
             request: Request,
             bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
@@ -92,9 +110,12 @@ def _guard(keys: ApiKeys, work: Work) -> Guard:
                 raise Unauthenticated(
                     "an API key is needed", next_step="send `Authorization: Bearer tu_...` or `X-API-Key: tu_...`"
                 )
-            key = await work.run(lambda: keys.authenticate(text))
-            key.require(permission)
-            request.state.caller = key
+            peer = request.client.host if request.client is not None else None
+            found = keys.known(text)
+            if found is None:
+                found = await work.run(partial(keys.authenticate, text, peer))
+            found.require(permission, request.path_params["name"] if of_deployment else None)
+            request.state.caller = found
 
         return Depends(caller)
 
@@ -135,7 +156,7 @@ def _add_health(app: FastAPI, services: Services, work: Work) -> None:
         if app.state.draining:
             return handlers.reply({"status": "draining"}, 503)
         checks = await pings.answers()
-        good = all(checks.values())
+        good = services.is_ready(checks)
         found = {"status": "ready" if good else "not ready", "checks": checks}
         return handlers.reply({**found, "deployments": services.scoring.models.counts()}, 200 if good else 503)
 
@@ -144,19 +165,19 @@ def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard) -
     @app.post(
         "/v1/deployments/{name}/score",
         tags=["scoring"],
-        dependencies=[allowed(Permission.SCORE)],
+        dependencies=[allowed(Permission.SCORE, of_deployment=True)],
         response_model=schemas.Answer | schemas.BatchAnswer,
         responses=_ERRORS,
         openapi_extra=schemas.request_body(schemas.SCORE_SCHEMA, schemas.SCORE_EXAMPLES),
     )
-    async def score(name: str, request: Request) -> Response:
+    async def score(name: str) -> Response:
         """Scores one instance or a batch; the answer comes after the ledger has committed it.
 
         With an idempotency key a retry gets the first answer; the same key with other content is
         a conflict. In a batch each row is answered or refused on its own.
         """
-        body = await work.body(request)
-        return await work.run(lambda: handlers.score(services, name, body))
+        # Here for the document alone: the inference front, which gathers batches, takes these requests.
+        raise Unavailable("scoring is answered by the inference front")
 
     @app.post(
         "/v1/outcomes",
@@ -169,50 +190,86 @@ def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard) -
     async def record_outcomes(request: Request) -> Response:
         """Records real outcomes, all or none. One that equals the latest known changes nothing."""
         body = await work.body(request)
-        return await work.run(lambda: handlers.record_outcomes(services, body))
+        caller: Caller = request.state.caller
+        return await work.run(lambda: handlers.record_outcomes(services, body, caller))
 
     @app.post(
         "/v1/deployments",
         tags=["deployments"],
         status_code=201,
         dependencies=[allowed(Permission.DEPLOY)],
+        response_model=schemas.DeploymentAnswer,
         responses=_ERRORS,
         openapi_extra=schemas.request_body(schemas.DEPLOY_SCHEMA, schemas.DEPLOY_EXAMPLES),
     )
     async def deploy(request: Request) -> Response:
         """Makes a version of a model answer under a name. Its files must lie in the server's store."""
         body = await work.body(request)
-        caller: ApiKey = request.state.caller
+        caller: Caller = request.state.caller
         return await work.run(lambda: handlers.deploy(services, body, caller))
 
 
 def _add_reading(app: FastAPI, services: Services, work: Work, allowed: Guard) -> None:
     read = [allowed(Permission.READ)]
 
-    @app.get("/v1/deployments", tags=["deployments"], dependencies=read, responses=_ERRORS)
-    async def deployments() -> Response:
-        """The newest revision of every deployment."""
-        return await work.run(lambda: handlers.deployments(services))
+    @app.get(
+        "/v1/deployments",
+        tags=["deployments"],
+        dependencies=read,
+        response_model=schemas.DeploymentsAnswer,
+        responses=_ERRORS,
+    )
+    async def deployments(request: Request) -> Response:
+        """The newest revision of every deployment that the caller may read."""
+        caller: Caller = request.state.caller
+        return await work.run(lambda: handlers.deployments(services, caller))
 
-    @app.get("/v1/deployments/{name}", tags=["deployments"], dependencies=read, responses=_ERRORS)
+    @app.get(
+        "/v1/deployments/{name}",
+        tags=["deployments"],
+        dependencies=[allowed(Permission.READ, of_deployment=True)],
+        response_model=schemas.DeploymentAnswer,
+        responses=_ERRORS,
+    )
     async def deployment(name: str) -> Response:
         """The newest revision of one deployment."""
         return await work.run(lambda: handlers.deployment(services, name))
 
-    @app.get("/v1/contracts/{name}", tags=["contracts"], dependencies=read, responses=_ERRORS)
-    async def contract(name: str, version: Annotated[int | None, Query(ge=1)] = None) -> Response:
+    @app.get(
+        "/v1/contracts/{name}",
+        tags=["contracts"],
+        dependencies=read,
+        response_model=schemas.ContractAnswer,
+        responses=_ERRORS,
+    )
+    async def contract(request: Request, name: str, version: Annotated[int | None, Query(ge=1)] = None) -> Response:
         """A contract, its newest version unless one is named."""
-        return await work.run(lambda: handlers.contract(services, name, version))
+        caller: Caller = request.state.caller
+        return await work.run(lambda: handlers.contract(services, name, version, caller))
 
-    @app.get("/v1/predictions", tags=["predictions"], dependencies=read, responses=_ERRORS)
-    async def predictions(where: Annotated[PredictionFilter, Depends(_filter)]) -> Response:
+    @app.get(
+        "/v1/predictions",
+        tags=["predictions"],
+        dependencies=read,
+        response_model=schemas.PredictionsAnswer,
+        responses=_ERRORS,
+    )
+    async def predictions(request: Request, where: Annotated[PredictionFilter, Depends(_filter)]) -> Response:
         """Predictions that fulfil all conditions, newest events first."""
-        return await work.run(lambda: handlers.predictions(services, where))
+        caller: Caller = request.state.caller
+        return await work.run(lambda: handlers.predictions(services, where, caller))
 
-    @app.get("/v1/predictions/{prediction_id}", tags=["predictions"], dependencies=read, responses=_ERRORS)
-    async def prediction(prediction_id: UUID) -> Response:
+    @app.get(
+        "/v1/predictions/{prediction_id}",
+        tags=["predictions"],
+        dependencies=read,
+        response_model=schemas.PredictionAnswer,
+        responses=_ERRORS,
+    )
+    async def prediction(request: Request, prediction_id: UUID) -> Response:
         """One prediction with its fields, reasons and outcome."""
-        return await work.run(lambda: handlers.prediction(services, prediction_id))
+        caller: Caller = request.state.caller
+        return await work.run(lambda: handlers.prediction(services, prediction_id, caller))
 
 
 def _filter(
@@ -231,6 +288,7 @@ def _filter(
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(TrueupError)
     async def ours(_: Request, error: TrueupError) -> Response:
+        current().answered(*status_of(error))
         return answer(error)
 
     @app.exception_handler(RequestValidationError)
@@ -259,30 +317,64 @@ def serve(
     shared: bool = False,
     reports: Path | None = None,
 ) -> bool:
-    """Serves until a signal says stop; ``started`` gets the address once it listens.
+    """Serves until a signal says stop; ``started`` gets each address once it listens.
 
     ``shared``: other workers listen on the same port, and ``reports`` is where each tells how it is.
     Whether everything that was accepted was answered.
     """
-    with open_keys(services.urls.owner) as keys, listening(host, port, shared=shared) as door:
-        app = create_app(services, keys, reports)
+    settings = services.settings
+    with open_gate(services) as gate, ExitStack() as open_sockets:
+        sockets = [open_sockets.enter_context(listening(host, port, shared=shared))]
+        services.open_spool()
+        app = create_app(services, gate, reports)
         calm_collector()
-        front = Front(app, services, keys, lambda: bool(app.state.draining))
-        server = _Announcing(configured(front), app.state, front.drain, drain_s)
-        server.announce = lambda: started(address_of("http", door))
-        services.scoring.models.start(services.settings.ready_within_s)
+        services.telemetry.start(settings.data_dir / "run")
+        front = Front(app, services, gate, lambda: bool(app.state.draining))
+        served: ASGIApp = front
+        if settings.admin_port is not None:
+            sockets.append(
+                open_sockets.enter_context(listening(settings.admin_host, settings.admin_port, shared=shared))
+            )
+            served = AdminApart(front, sockets[1].getsockname()[1])
+        grpc = _grpc_server(services, gate, lambda: bool(app.state.draining), host, shared=shared)
+        beside = None if grpc is None else Beside(lambda: grpc.start(front.inference), grpc.stop)
+        server = _Announcing(configured(served, settings), app.state, front.drain, drain_s, beside)
+        server.announce = lambda: _announce(started, sockets[0], settings, grpc)
+        services.scoring.models.start(settings.ready_within_s)
         app.state.reports.start()
         try:
-            server.run([door])
+            server.run(sockets)
         finally:
             app.state.reports.stop()
         return server.clean
 
 
+def _announce(started: Callable[[str], None], http: socket.socket, settings: Settings, grpc: GrpcServer | None) -> None:
+    started(address_of("http" if settings.tls.certificate is None else "https", http))
+    if grpc is not None:
+        started(f"grpc://{grpc.address}")
+
+
+def _grpc_server(
+    services: Services, gate: Authenticator, draining: Callable[[], bool], host: str, *, shared: bool
+) -> GrpcServer | None:
+    """The gRPC door where its port is set. Raises MissingExtra."""
+    settings = services.settings
+    if settings.grpc_port is None:
+        return None
+    try:
+        from trueup.doors.inference.grpc.server import GrpcServer
+    except ImportError:
+        raise MissingExtra("grpc", "the gRPC door") from None
+    credentials = None if settings.tls.certificate is None else grpc_credentials(settings.tls)
+    port = settings.grpc_port
+    return GrpcServer(services, gate, draining, host=host, port=port, credentials=credentials, share_port=shared)
+
+
 class _Announcing(Server):
     announce: Callable[[], None]
 
-    async def startup(self, sockets: Any = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Says that it listens."""
         await super().startup(sockets)
         self.announce()

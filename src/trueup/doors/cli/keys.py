@@ -27,22 +27,25 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
-@app.command(epilog="Example:  trueup keys create 'order system' --role scorer")
+@app.command(epilog="Example:  trueup keys create 'order system' --role scorer --deployment fails")
 def create(
     name: Annotated[str, typer.Argument(help="Who or what will use the key.")],
     role: Annotated[Role, typer.Option(help="reader reads; scorer also scores; operator also deploys and records "
                                             "outcomes; admin also manages keys.")] = Role.READER,
+    deployment: Annotated[list[str] | None, typer.Option(help="Limit the key to this deployment; "
+                                                              "repeat for more.")] = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Make a key. Its text is shown once and cannot be shown again."""
     from trueup.doors.auth import ApiRole
 
     with _keys() as (keys, actor):
-        key, text = keys.create(name, ApiRole(role.value), by=actor)
+        key, text = keys.create(name, ApiRole(role.value), by=actor, deployments=deployment or None)
     if as_json:
         print_json({**_document(key), "key": text})
         return
-    say(f"key {key.key_id} ({key.role}) for {key.name}; keep it safe, it is not shown again:")
+    where = "" if key.deployments is None else f" of {', '.join(key.deployments)}"
+    say(f"key {key.key_id} ({key.role}{where}) for {key.name}; keep it safe, it is not shown again:")
     typer.echo(text)
 
 
@@ -54,7 +57,10 @@ def list_keys(as_json: JsonOption = False) -> None:
     if as_json:
         print_json(found)
     else:
-        print_table(found, columns=("key_id", "name", "role", "created_at", "revoked_at"))
+        shown = [
+            {**f, "deployments": "all" if f["deployments"] is None else ", ".join(f["deployments"])} for f in found
+        ]
+        print_table(shown, columns=("key_id", "name", "role", "deployments", "created_at", "revoked_at"))
 
 
 @app.command(epilog="Example:  trueup keys revoke 5f3c9a1e2b7d4c60")

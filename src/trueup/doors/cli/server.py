@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from trueup.doors.cli import contracts, database, deploying, keys, listing, running, scoring
+from trueup.doors.cli import contracts, database, deploying, keys, listing, running, scoring, spooling
 from trueup.doors.cli.errors import FAILURE, debugging, show, show_traceback, show_unexpected
 from trueup.errors import TrueupError
 
@@ -41,6 +41,7 @@ def application() -> typer.Typer:
     app.add_typer(contracts.app, name="contract")
     app.add_typer(database.app, name="db")
     app.add_typer(keys.app, name="keys")
+    app.add_typer(spooling.app, name="spool")
     return app
 
 

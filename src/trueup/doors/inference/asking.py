@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,17 +16,22 @@ from itertools import count
 from typing import Any, TypeVar
 from uuid import uuid4
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trueup.bootstrap import Services
 from trueup.contracts.values import microseconds
-from trueup.domain.batch import REQUEST_SOURCE, Channel, RefusalReason, Source
+from trueup.domain.batch import REQUEST_SOURCE, UNKEYED_SOURCE, Channel, RefusalReason, Source
 from trueup.domain.contract import Contract
 from trueup.doors.inference.gather import Ask, Decode, Gather, Part
 from trueup.errors import Conflict, InvalidInput, NotFound, ScoringError, TrueupError, Unavailable
 from trueup.scoring.service import REFRESH_S, Resolved
 from trueup.telemetry import log
+from trueup.telemetry.requests import current
 
 AGED_S = 5.0  # a revision older than this is looked up before it answers
-UNKEYED_SOURCE = "unkeyed"  # rows that nobody can repeat: their keys are drawn here
+LONGEST_US = 10**12  # of a timeout: beyond it is as good as none, and may be no float
+LOOKUP_S = 0.5  # and taken all the same when that takes longer
 _PROCESS, _NUMBERS = uuid4().hex, count()  # a key nobody has drawn before, without asking the system each time
 _Known = TypeVar("_Known", str, int, float, bool)
 
@@ -72,7 +77,7 @@ def terms_of(channel: Channel, parameters: Mapping[str, Any], *, key: str | None
         parameter(parameters, "idempotency_key", str) or key,
         parameter(parameters, "event_time", str),
         bool(parameter(parameters, "reasons", bool)),
-        None if timeout_us is None or timeout_us <= 0 else time.monotonic() + timeout_us / 1e6,
+        None if timeout_us is None or timeout_us <= 0 else time.monotonic() + min(timeout_us, LONGEST_US) / 1e6,
     )
 
 
@@ -98,12 +103,13 @@ class Inference:
         else:
             found, age = held
             if age > AGED_S:
-                with suppress(Unavailable):
-                    found = await asyncio.shield(self._refresh(model))
+                with suppress(Unavailable, TimeoutError):  # also of a database that hangs
+                    found = await asyncio.wait_for(asyncio.shield(self._refresh(model)), LOOKUP_S)
             elif age > REFRESH_S:
                 self._refresh(model)
         if version is not None and version != found.champion.version.version:
             raise NotFound("no such version of the model answers", next_step="the model's metadata lists the versions")
+        current().resolved(found.deployment.name)
         return found
 
     async def score(
@@ -134,15 +140,51 @@ class Inference:
             want_reasons=terms.reasons,
             deadline=terms.deadline,
             parse_us=(time.perf_counter_ns() - arrival.ns) // 1000,
+            trace=current().context,
         )
+        current().scoring(rows)
         parts = await self.gather.score(ask)
         _check_whole(parts)
         return parts
 
-    def index(self, *, only_ready: bool) -> list[dict[str, str]]:
-        """Every deployment with the version that answers. Blocking."""
+    async def records(
+        self,
+        resolved: Resolved,
+        source: Source,
+        *,
+        rows: int,
+        decode: Decode,
+        payload: Any,
+        event_us: int | NDArray[np.int64] | None,
+        want_reasons: bool,
+        arrival: Arrival,
+    ) -> Part:
+        """At most ``gathered_rows`` instances, each answered or refused on its own. Raises as ``Gather.score``."""
+        parse_us = (time.perf_counter_ns() - arrival.ns) // 1000
+        ask = Ask(
+            resolved,
+            source,
+            rows,
+            arrival.us,
+            decode,
+            "records",
+            payload,
+            event_us=event_us,
+            whole=False,
+            want_reasons=want_reasons,
+            parse_us=parse_us,
+            trace=current().context,
+        )
+        current().scoring(rows)
+        (part,) = await self.gather.score(ask)
+        return part
+
+    def index(self, *, only_ready: bool, shown: Callable[[str], bool] = lambda _: True) -> list[dict[str, str]]:
+        """Every deployment that is ``shown``, with the version that answers. Blocking."""
         found = []
         for deployment in self._services.registry.deployments():
+            if not shown(deployment.name):
+                continue
             try:
                 self._services.scoring.resolve(deployment.name)
                 state, reason = "READY", ""
@@ -172,7 +214,7 @@ class Inference:
 
     def _forget(self, model: str, done: asyncio.Future[Resolved]) -> None:
         self._refreshing.pop(model, None)
-        if not done.cancelled() and done.exception() is not None:
+        if not done.cancelled() and not isinstance(done.exception(), NotFound | None):  # whoever asked is told
             log("inference").warning("not_refreshed", kind=type(done.exception()).__name__)
 
 
@@ -195,13 +237,17 @@ def _check_whole(parts: Sequence[Part]) -> None:
             raise ScoringError("the model could not answer")
 
 
+def unkeyed(channel: Channel, n: int) -> Source:
+    """Rows that nobody can repeat, under keys that nobody has."""
+    drawn = f"{_PROCESS}-{next(_NUMBERS):x}"
+    return Source(channel, UNKEYED_SOURCE, [drawn] if n == 1 else [f"{drawn}/{row}" for row in range(n)])
+
+
 def _source(terms: Terms, n: int, most: int) -> Source:
     """One key a row: the request's own for a single instance, else with the row's number behind it."""
     key = terms.key
     if key is None:
-        drawn = f"{_PROCESS}-{next(_NUMBERS):x}"
-        keys = [drawn] if n == 1 else [f"{drawn}/{row}" for row in range(n)]
-        return Source(terms.channel, UNKEYED_SOURCE, keys)
+        return unkeyed(terms.channel, n)
     if not 1 <= len(key) <= most - 8 or not key.isprintable():
         raise InvalidInput(f"an idempotency key is printable text of at most {most - 8} characters")
     return Source(terms.channel, REQUEST_SOURCE, [key] if n == 1 else [f"{key}/{row}" for row in range(n)])

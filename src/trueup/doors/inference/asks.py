@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from trueup.domain.batch import Columns, Decoded, RefusalReason, Source
 from trueup.domain.contract import FieldError
 from trueup.errors import InstanceErrors, InvalidInput
 from trueup.scoring.service import Instances, Resolved, Response, RowRefusal
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
 
 Decode = Callable[[Decoder, Sequence[Any]], Decoded]
 T = TypeVar("T")
@@ -45,6 +48,7 @@ class Ask:
     deadline: float | None = None  # of time.monotonic
     parse_us: int = 0
     waiting_since_ns: int = 0
+    trace: SpanContext | None = None
     answer: asyncio.Future[Part] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
@@ -56,6 +60,7 @@ class Ask:
         """Whether both may be rows of one batch."""
         return (
             self.resolved is other.resolved
+            and self.source.channel is other.source.channel
             and self.form == other.form
             and self.decode is other.decode
             and self.want_reasons == other.want_reasons
@@ -127,6 +132,13 @@ def parts_of(asks: Sequence[Ask], booked: Booked) -> list[Part]:
         parts.append(Part(booked, slice(start, start + ask.rows)))
         start += ask.rows
     return parts
+
+
+def prediction_ids(response: Response) -> list[str]:
+    """The ids of the receipt's rows as UUID texts."""
+    ids = response.receipt.ids.tobytes().hex()
+    rows = (ids[at : at + 32] for at in range(0, len(ids), 32))
+    return [f"{t[:8]}-{t[8:12]}-{t[12:16]}-{t[16:20]}-{t[20:]}" for t in rows]
 
 
 def decoded_together(asks: Sequence[Ask]) -> Decoded:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import msgspec
+from starlette.responses import Response
 
 from trueup import errors
-from trueup.doors.api.errors import status_of
+from trueup.doors.api import errors as api_errors
+from trueup.doors.api.errors import retry_after, status_of
 from trueup.doors.inference.wire import Reply
 
 RETRY_AFTER = (b"retry-after", b"1")
@@ -49,11 +54,46 @@ def answer(error: errors.TrueupError) -> Reply:
         headers.append((b"www-authenticate", b"Bearer"))
     if code in (503, 504):
         headers.append(RETRY_AFTER)
+    if isinstance(error, errors.RateLimited):
+        headers.append((b"retry-after", retry_after(error).encode()))
+    if code == 408:
+        headers.append((b"connection", b"close"))  # the rest of the body may still come
     if isinstance(error, NotAllowed):
         headers.append((b"allow", error.allow.encode()))
-    return Reply(code, msgspec.json.encode({"error": text(error)}), headers)
+    return Reply(code, msgspec.json.encode({"error": text(error)}), headers, outcome(error))
 
 
-def unexpected() -> Reply:
-    """A fault of our own says nothing about the inside."""
-    return Reply(500, b'{"error":"trueup failed on this request; the server\'s log tells more"}')
+def outcome(error: errors.TrueupError) -> str:
+    """The error's code in metrics and logs, the same through every door."""
+    return "method_not_allowed" if isinstance(error, NotAllowed) else status_of(error)[1]
+
+
+def _as_reply(response: Response, named: str) -> Reply:
+    headers = [(name, value) for name, value in response.raw_headers if name != b"content-length"]
+    return Reply(response.status_code, bytes(response.body), headers, named)
+
+
+def let_go(error: BaseException) -> None:
+    """Forgets where the error came from: its frames hold the request's body, and the request holds the error.
+
+    Else bodies of failed requests stay in memory until the garbage collector comes by, which is seldom here.
+    """
+    found: BaseException | None = error
+    while found is not None and found.__traceback__ is not None:
+        found.__traceback__ = None
+        found = found.__context__
+
+
+class Shape(NamedTuple):
+    """How a protocol says what went wrong; a fault of our own says nothing about the inside."""
+
+    answer: Callable[[errors.TrueupError], Reply]
+    unexpected: Callable[[], Reply]
+
+
+_UNEXPECTED = b'{"error":"trueup failed on this request; the server\'s log tells more"}'
+OPEN_INFERENCE = Shape(answer, lambda: Reply(500, _UNEXPECTED, outcome="internal"))
+RECORDS = Shape(
+    lambda error: _as_reply(api_errors.answer(error), outcome(error)),
+    lambda: _as_reply(api_errors.unexpected(), "internal"),
+)

@@ -22,9 +22,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from select import POLLOUT
 from typing import TypeVar
 
@@ -42,9 +43,10 @@ from trueup.doors.inference.asks import (
 )
 from trueup.errors import InstanceErrors, InvalidInput, Overloaded, TimedOut, TrueupError
 from trueup.ports import UnderWay
-from trueup.scoring.service import Begun, Predicted, RowRefusal, Scoring
+from trueup.scoring.service import Begun, Predicted, Response, RowRefusal, Scoring
 from trueup.settings import Limits
 from trueup.telemetry import log
+from trueup.telemetry.requests import Telemetry
 
 __all__ = ["Ask", "Booked", "Decode", "Gather", "Part"]
 
@@ -57,7 +59,7 @@ T = TypeVar("T")
 class Gather:
     """The queues of all deployments. Belongs to one event loop."""
 
-    def __init__(self, scoring: Scoring, limits: Limits) -> None:
+    def __init__(self, scoring: Scoring, limits: Limits, telemetry: Telemetry) -> None:
         self._scoring = scoring
         self._limits = limits
         self._lines: dict[tuple[str, str], _Line] = {}
@@ -65,6 +67,9 @@ class Gather:
         self._refused: deque[tuple[Ask, RefusalReason]] = deque(maxlen=limits.queued_refusals)
         self._refusing: asyncio.Task[None] | None = None
         self.rejected = 0  # requests beyond the bound, since the start
+        self._telemetry = telemetry
+        telemetry.metrics.observe("queue_rows", lambda: self._now(lambda line: line.rows))
+        telemetry.metrics.observe("batches_in_flight", lambda: self._now(lambda line: line.in_flight))
 
     async def score(self, ask: Ask) -> list[Part]:
         """The answers to one request, in the order of its rows.
@@ -112,10 +117,10 @@ class Gather:
                 return
             line.in_flight += 1
             predicted, begun = self._begun(line, asks)
-            if begun is not None:
-                _watch(begun.under_way, lambda asks=asks, begun=begun: self._booked(line, asks, begun))  # type: ignore[misc]
+            if predicted is not None and begun is not None:
+                _watch(begun.under_way, partial(self._booked, line, asks, predicted, begun))
             else:
-                self._run(line, asks, lambda asks=asks, p=predicted: self._answers(line, asks, p))  # type: ignore[misc]
+                self._run(line, asks, partial(self._answers, line, asks, predicted))
 
     def _begun(self, line: _Line, asks: Sequence[Ask]) -> tuple[Predicted | None, Begun | None]:
         """Step 3 on the event loop, as far as it goes without waiting."""
@@ -129,12 +134,12 @@ class Gather:
         except Exception:
             return None, None  # the thread meets it again, and tells each caller
 
-    def _booked(self, line: _Line, asks: Sequence[Ask], begun: Begun) -> None:
+    def _booked(self, line: _Line, asks: Sequence[Ask], predicted: Predicted, begun: Begun) -> None:
         if begun.under_way.blocks:
-            self._run(line, asks, lambda: parts_of(asks, Booked(begun.response())))
+            self._run(line, asks, lambda: self._parts(asks, predicted, begun.response()))
             return
         try:
-            answers: Sequence[Part | BaseException] = parts_of(asks, Booked(begun.response()))
+            answers: Sequence[Part | BaseException] = self._parts(asks, predicted, begun.response())
         except Exception as error:
             answers = [error] * len(asks)
         self._done(line, asks, answers)
@@ -183,11 +188,19 @@ class Gather:
             predicted = predicted or self._predicted(line, asks)
             if predicted is None:
                 return self._refused_or_alone(line, asks)
-            return [*parts_of(asks, Booked(self._scoring.book(predicted)))]
+            return [*self._parts(asks, predicted, self._scoring.book(predicted))]
         except InvalidInput as error:
             return [error] if len(asks) == 1 else self._alone(line, asks)
         except TrueupError as error:
             return [error] * len(asks)
+
+    def _parts(self, asks: Sequence[Ask], predicted: Predicted, response: Response) -> list[Part]:
+        """Each caller's share, the batch told to whoever traces it."""
+        traces = self._telemetry.traces
+        if traces.on:
+            name, book_us = predicted.resolved.deployment.name, response.receipt.book_us
+            traces.batch([ask.trace for ask in asks], name, len(predicted.rows), predicted.steps_us, book_us)
+        return parts_of(asks, Booked(response))
 
     def _refused_or_alone(self, line: _Line, asks: Sequence[Ask]) -> list[Part | TrueupError]:
         """Refuses whole what has a bad instance; where nothing has, the model failed on some request."""
@@ -206,6 +219,8 @@ class Gather:
 
     def _refuse(self, ask: Ask, reason: RefusalReason) -> None:
         """Has the refusal booked, soon, with others; the oldest are only counted where too many wait."""
+        if len(self._refused) == self._limits.queued_refusals:
+            self._lost([self._refused.popleft()])
         self._refused.append((ask, reason))
         if self._refusing is None or self._refusing.done():
             self._refusing = asyncio.get_running_loop().create_task(self._book_refusals())
@@ -221,7 +236,22 @@ class Gather:
                 )
             except TrueupError as error:
                 log("inference").error("refusals_not_booked", error=error.message, lost=len(self._refused) + 1)
+                self._lost([(ask, reason), *self._refused])
+                self._refused.clear()
                 return
+
+    def _lost(self, refused: Iterable[tuple[Ask, RefusalReason]]) -> None:
+        """Counts refusals that the ledger will not know of."""
+        metrics = self._telemetry.metrics
+        for ask, _ in refused:
+            metrics.unbooked(metrics.deployment(ask.resolved.deployment.name), ask.rows)
+
+    def _now(self, count: Callable[[_Line], int]) -> dict[str, int]:
+        """A count of every deployment's lines, at this moment; called from any thread."""
+        found: dict[str, int] = {}
+        for (deployment, _), line in list(self._lines.items()):
+            found[deployment] = found.get(deployment, 0) + count(line)
+        return found
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)

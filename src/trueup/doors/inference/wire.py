@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
 from trueup.doors.api.errors import BodyTooLarge, BodyTooSlow
+from trueup.doors.headers import API_HEADERS
 from trueup.errors import InvalidInput
 
 BODY_READ_S = 30.0
 PACK_FROM = 1_024  # bytes: smaller answers gain nothing
 JSON = (b"content-type", b"application/json")
-SECURITY = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-)
 
 
 @dataclass(slots=True)
 class Reply:
-    """Status, body and further headers of an answer; the content type is JSON's unless given."""
+    """Status, body and further headers of an answer; the content type is JSON's unless given.
+
+    ``outcome`` is the answer's code, as metrics and logs name it.
+    """
 
     status: int
     body: bytes = b""
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    outcome: str = "ok"
 
 
 class ClientGone(Exception):
@@ -39,8 +41,13 @@ def headers_of(scope: Scope) -> dict[bytes, bytes]:
     return dict(scope["headers"][::-1])
 
 
-async def read_body(receive: Receive, headers: dict[bytes, bytes], most: int) -> bytes:
-    """The whole body as it was sent. Raises BodyTooLarge as soon as it is, BodyTooSlow, ClientGone."""
+async def read_body(
+    receive: Receive, headers: dict[bytes, bytes], most: int, hold: Callable[[int], None] = lambda _: None
+) -> bytes:
+    """The whole body as it was sent; ``hold`` is told of bytes as they come, and may refuse them.
+
+    Raises BodyTooLarge as soon as it is, BodyTooSlow, ClientGone.
+    """
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > most:
         raise _too_large(most)
@@ -54,8 +61,9 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], most: int) ->
             body: bytes = message.get("body", b"")
             if len(body) > most:
                 raise _too_large(most)
+            hold(len(body))
             return body
-        return await _pieces(message, receive, most)
+        return await _pieces(message, receive, most, hold)
     except asyncio.CancelledError:
         if late and not reading.uncancel():
             raise BodyTooSlow(f"the body did not arrive within {BODY_READ_S:.0f} s") from None
@@ -64,7 +72,7 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], most: int) ->
         timer.cancel()
 
 
-async def _pieces(message: Message, receive: Receive, most: int) -> bytes:
+async def _pieces(message: Message, receive: Receive, most: int, hold: Callable[[int], None]) -> bytes:
     """A body that comes in several messages, of which ``message`` is the first."""
     chunks: list[bytes] = []
     held = 0
@@ -75,6 +83,7 @@ async def _pieces(message: Message, receive: Receive, most: int) -> bytes:
         held += len(chunks[-1])
         if held > most:
             raise _too_large(most)
+        hold(len(chunks[-1]))
         if not message.get("more_body", False):
             return b"".join(chunks)
         message = await receive()
@@ -120,10 +129,10 @@ async def send_reply(send: Send, reply: Reply, *, head: bool = False) -> None:
     """Sends it; for HEAD without its body."""
     length = (b"content-length", str(len(reply.body)).encode())
     if not reply.headers:
-        headers = [*SECURITY, JSON, length]
+        headers = [*API_HEADERS, JSON, length]
     else:
         kind = () if any(name == b"content-type" for name, _ in reply.headers) else (JSON,)
-        headers = [*SECURITY, *kind, *reply.headers, length]
+        headers = [*API_HEADERS, *kind, *reply.headers, length]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head else reply.body})
 

@@ -44,7 +44,10 @@ SELECT p.prediction_id, p.event_day, p.event_time, d.name AS deployment, v.versi
        c.name AS contract, c.version AS contract_version, c.digest AS contract_digest,
        p.role, p.channel, p.status, p.source, p.source_key, p.business_key,
        p.score, p.outputs, p.class, p.decision, p.expected_cost, p.due_day,
-       p.received_at, p.booked_at, p.steps_us, p.content_digest, p.batch_id,
+       p.received_at, p.booked_at, p.steps_us,
+       (extract(epoch FROM p.booked_at - p.received_at) * 1000000)::bigint
+           - p.steps_us[1]::bigint - p.steps_us[2] - p.steps_us[3] - p.steps_us[4] AS book_us,
+       p.content_digest, p.batch_id,
        p.floats, p.ints, p.texts, p.reason_fields, p.reason_values,
        p.deployment_id, p.model_version_id, p.contract_id
 FROM ledger.predictions p
@@ -54,6 +57,7 @@ JOIN ledger.contracts c ON c.contract_id = p.contract_id;
 COMMENT ON VIEW trueup.predictions IS 'Every answer ever given, one row an instance and role; fields by name are in the view <contract>_v<version>';
 COMMENT ON COLUMN trueup.predictions.source_key IS 'Row, offset or idempotency key; with source, deployment and role the identity';
 COMMENT ON COLUMN trueup.predictions.steps_us IS 'Microseconds of parse, validate, queue, model';
+COMMENT ON COLUMN trueup.predictions.book_us IS 'Microseconds from the last of the steps to the start of the commit at the server, which no row can outlast; it has the difference of two hosts'' clocks in it, and can be negative for it';
 COMMENT ON COLUMN trueup.predictions.due_day IS 'Day the outcome is due; null: when published';
 COMMENT ON COLUMN trueup.predictions.expected_cost IS 'Probability x amount, in the amount''s unit';
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from trueup.domain.batch import Channel
 from trueup.domain.contract import Contract
+from trueup.doors.api.edge import more_than
 from trueup.doors.inference.asking import Arrival, Inference, parameter, terms_of
 from trueup.doors.inference.gather import Part
 from trueup.doors.inference.oip import tensors
@@ -27,6 +28,8 @@ from trueup.scoring.service import Resolved
 
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
 AnyRequest = InferRequest | NestedRequest
+COUNTED_FROM = 64 * 2**10  # bytes: what is shorter cannot hold many elements
+FURTHER = 10_000  # values of a request beside its elements
 _REQUEST = msgspec.json.Decoder(InferRequest)
 _NESTED = msgspec.json.Decoder(NestedRequest)
 
@@ -39,6 +42,7 @@ class Call:
     version: str | None
     header_bytes: int | None  # length of the JSON in front of binary tensors
     key: str | None  # of the header Idempotency-Key
+    spend: Callable[[int], None]  # told the number of instances; raises RateLimited
 
 
 class RestInference:
@@ -51,8 +55,9 @@ class RestInference:
         """One inference request over REST, JSON or binary."""
         arrival = Arrival.now()
         resolved = await self._inference.resolved(call.model, call.version)
-        request, raw, single = _parsed(call, body, resolved.contract)
+        request, raw, single = _parsed(call, body, resolved.contract, self._inference.limits.request_rows)
         inputs = tensors.checked(request.inputs, raw, self._inference.limits.request_rows)
+        call.spend(inputs.rows)
         parameters = request.parameters if isinstance(request.parameters, dict) else {}
         terms = terms_of(Channel.REST, parameters, key=call.key)
         wanted = _wanted(request, resolved, binary=single)
@@ -70,7 +75,9 @@ class RestInference:
         return _encoded(request, resolved, wanted, parts)
 
 
-def _parsed(call: Call, body: bytes, contract: Contract) -> tuple[AnyRequest, Sequence[memoryview | None], bool]:
+def _parsed(
+    call: Call, body: bytes, contract: Contract, most_rows: int
+) -> tuple[AnyRequest, Sequence[memoryview | None], bool]:
     """The request's JSON, each tensor's bytes, and whether it is the form of one raw input."""
     if call.header_bytes == 0:
         return _single_raw(contract, body), [memoryview(body)], True
@@ -78,6 +85,9 @@ def _parsed(call: Call, body: bytes, contract: Contract) -> tuple[AnyRequest, Se
     if not 0 < length <= len(body):
         raise InvalidInput("the length of the JSON header does not fit the body")
     document = memoryview(body)[:length]
+    most = most_rows * 2 * len(contract.fields) + FURTHER  # a field's elements and its .is_null
+    if length > COUNTED_FROM and more_than(bytes(document), b",", most):
+        raise InvalidInput("the request has more elements than its instances can have")
     request = _read(document)
     return request, _binary(request.inputs, memoryview(body)[length:]), False
 

@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from trueup.contracts.decoding import Decoder
 from trueup.domain.batch import Booked, Decoded
 from trueup.domain.contract import Contract, FieldType, OutputKind
+from trueup.doors.inference.asks import prediction_ids
 from trueup.doors.inference.oip.schemas import InputTensor, ModelMetadata, NestedTensor, Scalar, TensorMetadata
 from trueup.errors import InvalidInput
 from trueup.scoring.service import Resolved, Response
@@ -252,7 +253,10 @@ def _column(requests: Sequence[Inputs], place: int, taken: Sequence[str]) -> Any
         low, high = _INTEGER_RANGE[datatype]
         if min(values) < low or max(values) > high:
             raise InvalidInput("an element lies outside of its tensor's datatype")
-    return np.array(values, NUMPY[datatype] if datatype in ("BOOL", "FP64") else None)
+    try:
+        return np.array(values, NUMPY[datatype] if datatype in ("BOOL", "FP64") else None)
+    except OverflowError:  # an integer beyond every double
+        raise InvalidInput("an input's data does not fit its datatype") from None
 
 
 def _values(requests: Sequence[Inputs], place: int, datatype: str, width: int) -> tuple[list[Any], set[type]]:
@@ -340,9 +344,8 @@ def _listed(column: Any) -> list[Any]:
 def answered(resolved: Resolved, response: Response) -> dict[str, list[Any]]:
     """Every output by name, a value (or a list of k) for each row of the batch; None where there is none."""
     answers, n = response.receipt.answers, len(response.receipt.booked)
-    ids = response.receipt.ids.tobytes().hex()
     found: dict[str, list[Any]] = {
-        "prediction_id": [_uuid(ids[at : at + 32]) for at in range(0, 32 * n, 32)],
+        "prediction_id": prediction_ids(response),
         "status": [str(s) for s in answers.status.tolist()],
     }
     arrays = {
@@ -375,10 +378,6 @@ def _finite(values: NDArray[Any]) -> list[Any]:
     if values.dtype == object or np.isfinite(values).all():
         return listed
     return [v if not isinstance(v, float) or math.isfinite(v) else None for v in listed]
-
-
-def _uuid(text: str) -> str:
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def json_data(values: list[Any]) -> list[Any]:

@@ -1,0 +1,215 @@
+"""HTTP connections with the bounds that uvicorn's own lack.
+
+uvicorn's protocol on httptools waits for ever for a request's headers, keeps any number and size of them
+(also as trailers), queues whatever is pipelined, and keeps an answer that nobody reads. Here each of these
+is bounded by a setting, and what exceeds it costs the caller its connection, nobody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from fcntl import ioctl
+from termios import FIONREAD
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from trueup.settings import Limits
+
+RETRY = b"retry-after: 1\r\n"
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """One connection. ``bounded`` makes the class with its limits."""
+
+    limits: Limits
+    _earlier: list[RequestResponseCycle]  # requests that others are pipelined behind
+    _slow: asyncio.TimerHandle | None = None  # runs while we wait for a request, or for the rest of one
+    _unread: asyncio.TimerHandle | None = None  # runs while an answer waits for its caller
+    _unsent = 0  # bytes of it, when the timer was set
+    _head_bytes = 0
+    _received = 0
+    _refusal: tuple[int, str] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Refuses a connection too many; gives any other its time to send a request."""
+        super().connection_made(transport)
+        self._earlier = []
+        if len(self.connections) > self.limits.connections:
+            self._end(503, "too many connections; try again after a moment", RETRY)
+        else:
+            self._await()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forgets its timers."""
+        self._calm()
+        self._unwatch()
+        super().connection_lost(exc)
+        for cycle in self._earlier:  # uvicorn tells the last request alone that its caller has gone
+            cycle.disconnected = True
+            cycle.message_event.set()
+
+    def data_received(self, data: bytes) -> None:
+        """Feeds the parser, and sees to it that what is incomplete has a deadline and a size."""
+        before = self.scope
+        self._received = len(data)
+        super().data_received(data)
+        scope, cycle = self.scope, self.cycle
+        if scope is None or "method" not in scope:  # the head is incomplete
+            self._head_bytes = self._head_bytes + len(data) if scope is before else self._head_size()
+            if self._head_bytes > self.limits.header_bytes:
+                self._end(431, "the request's headers are too large")
+            else:
+                self._await()
+        elif cycle is None or cycle.response_complete:
+            self._await()  # the rest of a body that was answered already, or empty lines
+        else:
+            self._head_bytes = 0
+            self._calm()
+
+    def on_headers_complete(self) -> None:
+        """Lets the request through unless its head is too large, or too many wait before it."""
+        if len(self.headers) > self.limits.headers:
+            self._refuse(431, "the request has too many headers")
+        most = self.limits.header_bytes
+        if (self._head_bytes or self._received > most) and self._head_size() > most:
+            self._refuse(431, "the request's headers are too large")
+        if len(self.pipeline) >= self.limits.pipelined_requests:
+            self._refuse(429, "too many requests wait on one connection")
+        before = self.cycle
+        super().on_headers_complete()
+        self.headers = _Trailers()
+        if self.pipeline:
+            self._earlier.append(before)
+        elif self._earlier:
+            self._earlier = []
+
+    def on_response_complete(self) -> None:
+        """On a connection that closes, what is unsent is watched: uvicorn's timer is not set."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch()
+
+    def pause_writing(self) -> None:
+        """The caller does not fetch its answer as fast as it is made."""
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """It has fetched most of it."""
+        self._unwatch()
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Closes an idle connection. One that still fetches an answer is not idle."""
+        if self.transport.get_write_buffer_size():
+            if self._unread is None:
+                self._watch()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        else:
+            super().timeout_keep_alive_handler()
+
+    def shutdown(self) -> None:
+        """Closes when idle; where a request waits unread, its answer closes the connection."""
+        if (self.cycle is None or self.cycle.response_complete) and _unread(self.transport):
+            return  # what is there is answered, with `Connection: close`
+        super().shutdown()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is no HTTP, or was refused while its head was read."""
+        status, text = self._refusal or (400, "the request is not valid HTTP")
+        self._end(status, text)
+
+    def _refuse(self, status: int, text: str) -> None:
+        """Stops the parser, which then calls ``send_400_response``."""
+        self._refusal = (status, text)
+        raise ValueError(text)
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _await(self) -> None:
+        if self._slow is None and not self.transport.is_closing():
+            self._slow = self.loop.call_later(self.limits.header_read_s, self._too_slow)
+
+    def _calm(self) -> None:
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+
+    def _too_slow(self) -> None:
+        self._slow = None
+        if self.cycle is not None and not self.cycle.response_complete:
+            return  # a request before this one is being answered; its end sets the next timer
+        if self._head_bytes:
+            self._end(408, f"the request's headers did not arrive within {self.limits.header_read_s:g} s")
+        else:
+            self.transport.close()
+        self._watch()
+
+    def _watch(self) -> None:
+        """Drops the connection unless its caller fetches something of what is unsent in time."""
+        self._unwatch()
+        self._unsent = self.transport.get_write_buffer_size()
+        if self._unsent:
+            self._unread = self.loop.call_later(self.timeout_keep_alive, self._check_unread)
+
+    def _unwatch(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _check_unread(self) -> None:
+        self._unread = None
+        if self.transport.get_write_buffer_size() >= self._unsent:
+            self.transport.abort()
+        else:
+            self._watch()
+
+    def _end(self, status: int, text: str, more: bytes = b"") -> None:
+        """Says why, and closes."""
+        self._calm()
+        if self.transport.is_closing():
+            return
+        body = msgspec.json.encode({"error": text})
+        length = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+        self.transport.write(STATUS_LINE[status] + more + length + body)
+        self.transport.close()
+
+
+class _Trailers(list[tuple[bytes, bytes]]):
+    """Where header fields go that come behind the body: nowhere. They are no headers of the request."""
+
+    def append(self, field: tuple[bytes, bytes]) -> None:
+        """Drops it."""
+
+
+def _unread(transport: asyncio.BaseTransport) -> bool:
+    """Whether the kernel holds bytes that nobody has read yet."""
+    count = array("i", [0])
+    try:
+        ioctl(transport.get_extra_info("socket").fileno(), FIONREAD, count)
+    except (OSError, AttributeError, ValueError):
+        return False
+    return count[0] > 0
+
+
+def bounded(limits: Limits) -> type[BoundedConnection]:
+    """The class of a server's connections."""
+    return type("BoundedConnection", (BoundedConnection,), {"limits": limits})
+
+
+def allow_files(connections: int) -> None:
+    """Raises the soft limit of open files, often 1,024, so far that the connections fit."""
+    try:
+        import resource
+    except ImportError:  # not on Windows, which has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + 512
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))

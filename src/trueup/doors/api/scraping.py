@@ -1,0 +1,50 @@
+"""GET /metrics: what Prometheus collects."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Request, Security
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from starlette.responses import Response
+
+from trueup.bootstrap import Services
+from trueup.telemetry.exposition import Exposition
+
+_bearer = HTTPBearer(auto_error=False, description="an API key, or TRUEUP_METRICS_TOKEN")
+_header = APIKeyHeader(name="X-API-Key", auto_error=False)
+
+
+def add_metrics(app: FastAPI, services: Services, reader: Callable[..., Awaitable[None]]) -> None:
+    """The route. ``reader`` lets in whoever may read; the token of the settings does it without the database.
+
+    A scrape has a thread of its own, so that it is answered while all others wait for the ledger.
+    """
+    thread = ThreadPoolExecutor(1, "trueup-scrape")
+    settings = services.settings
+    token = None if settings.metrics_token is None else settings.metrics_token.get_secret_value().encode()
+
+    async def scraper(
+        request: Request,
+        bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+        header: Annotated[str | None, Security(_header)],
+    ) -> None:
+        shown = b"" if bearer is None else bearer.credentials.encode("latin-1", "replace")
+        if token is None or not hmac.compare_digest(shown, token):
+            await reader(request, bearer, header)
+
+    guarded: list[Any] = [] if settings.metrics_open else [Depends(scraper)]
+
+    @app.get("/metrics", tags=["health"], dependencies=guarded, response_class=Response)
+    async def metrics(request: Request) -> Response:
+        """Prometheus's text format, or OpenMetrics where it is accepted."""
+        telemetry = services.telemetry
+        found = Exposition(telemetry.metrics, telemetry.workers, version("trueup"))
+        accepted = request.headers.get("accept", "")
+        page, content_type = await asyncio.get_running_loop().run_in_executor(thread, found.page, accepted)
+        return Response(page, headers={"content-type": content_type})
