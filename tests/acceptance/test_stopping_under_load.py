@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -11,6 +13,7 @@ import pytest
 import trueup
 from running import CONTRACT, Answered, ends, load, running, until
 from trueup.bootstrap import wired
+from trueup.domain.deployment import Mode, Serving
 from trueup.ledger.urls import Urls
 
 CALLERS = 16
@@ -62,6 +65,28 @@ def test_every_answer_has_its_row_and_every_accepted_request_its_answer(
     assert 0 <= len(booked) - len(answered) <= len(unanswered) <= 1
     assert all(any(end.closing for end in caller.ends) for caller in callers)
     assert not any(process.is_running() for process in processes)
+
+
+def test_spooled_answers_are_on_disk_when_two_workers_stop_and_reach_the_ledger_once(
+    ledger: trueup.Trueup, tmp_path: Path, fresh_database: Urls
+) -> None:
+    half = "python:small_models:always_half"
+    ledger.deploy("t", contract=CONTRACT, model=half, version="2", serving=Serving(mode=Mode.SPOOLED))
+    with running(tmp_path, fresh_database, workers=2, drain="1") as up:
+        until(up.ready)
+        with load(up, CALLERS) as callers:
+            until(lambda: all(len(caller.ends) > 20 for caller in callers))
+            up.process.send_signal(signal.SIGTERM)
+            until(lambda: not any(caller.thread.is_alive() for caller in callers))
+        assert up.process.wait(60) == 0
+        drained = subprocess.run([sys.executable, "-m", "trueup", "spool", "drain"], env=up.environment, check=False)
+    assert drained.returncode == 0
+    found = ends(callers)
+    answered = [end for end in found if end.status == 200]
+    booked = rows(ledger)
+    assert {end.status for end in found} <= {200, 0}
+    assert all(booked[end.key] == id_of(end) for end in answered)
+    assert 0 <= len(booked) - len(answered) <= len(found) - len(answered) <= 1
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -13,12 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psutil
 import pytest
 
 import trueup
 from running import CONTRACT, Caller, Up, running, until
 from trueup.bootstrap import wired
+from trueup.doors.inference.grpc.generated import open_inference_pb2 as pb
+from trueup.doors.inference.grpc.generated import open_inference_pb2_grpc as stubs
 from trueup.ledger.urls import Urls
 from trueup.scoring.models import REFRESH_S
 
@@ -215,6 +218,22 @@ class TestStopping:
         two.process.kill()
         _, alive = psutil.wait_procs(children, 30)
         assert alive == []
+
+
+class TestOtherDoors:
+    def test_all_workers_share_the_ports_of_grpc_and_administration_too(
+        self, ledger: trueup.Trueup, tmp_path: Path, fresh_database: Urls
+    ) -> None:
+        ports = {"TRUEUP_GRPC_PORT": "0", "TRUEUP_ADMIN_PORT": "0"}
+        with running(tmp_path, fresh_database, workers=2, drain="0.2", **ports) as up:
+            address = up.told(r"listens on grpc://(\S+)")
+            assert sum("listens on" in line for line in up.said) == 2
+            for i in range(10):
+                with grpc.insecure_channel(address) as channel:
+                    ready = stubs.GRPCInferenceServiceStub(channel).ModelReady
+                    assert ready(pb.ModelReadyRequest(name="t"), metadata=[("authorization", f"Bearer {up.key}")]).ready
+                    assert up.ask(i, f"k{i}", 1.0)[0] == 200
+            assert up.stop() == 0
 
 
 class TestTheDatabase:
