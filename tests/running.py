@@ -36,19 +36,20 @@ class Up:
     def __init__(self, folder: Path, urls: Urls | None, *, workers: int, drain: str = "1", **environment: str) -> None:
         database = {} if urls is None else {"TRUEUP_DATABASE_URL": urls.owner}
         paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+        self.environment = {
+            **os.environ,
+            **database,
+            "TRUEUP_DATA_DIR": str(folder / "data"),
+            "PYTHONPATH": os.pathsep.join(paths),
+            **environment,
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "trueup", "up", "--port", "0", "--workers", str(workers), "--drain-seconds", drain],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=folder,
-            env={
-                **os.environ,
-                **database,
-                "TRUEUP_DATA_DIR": str(folder / "data"),
-                "PYTHONPATH": os.pathsep.join(paths),
-                **environment,
-            },
+            env=self.environment,
         )
         self.said: list[str] = []
         self._threads = [
@@ -100,6 +101,13 @@ class Up:
         assert status == 200
         workers: list[dict[str, Any]] = found["workers"]
         return workers
+
+    def pids(self) -> list[int]:
+        """Process ids of the workers; none where the question came to one that is being killed."""
+        try:
+            return [worker["pid"] for worker in self.workers()]
+        except (ConnectionError, http.client.HTTPException):
+            return []
 
     def ready(self) -> bool:
         """Whether it says so."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
 import trueup
-from running import CONTRACT, Answered, Up, ends, load, running, until
+from running import CONTRACT, Answered, ends, load, running, until
 from trueup.bootstrap import wired
+from trueup.domain.deployment import Mode, Serving
 from trueup.ledger.urls import Urls
 
 CALLERS = 16
@@ -64,6 +67,28 @@ def test_every_answer_has_its_row_and_every_accepted_request_its_answer(
     assert not any(process.is_running() for process in processes)
 
 
+def test_spooled_answers_are_on_disk_when_two_workers_stop_and_reach_the_ledger_once(
+    ledger: trueup.Trueup, tmp_path: Path, fresh_database: Urls
+) -> None:
+    half = "python:small_models:always_half"
+    ledger.deploy("t", contract=CONTRACT, model=half, version="2", serving=Serving(mode=Mode.SPOOLED))
+    with running(tmp_path, fresh_database, workers=2, drain="1") as up:
+        until(up.ready)
+        with load(up, CALLERS) as callers:
+            until(lambda: all(len(caller.ends) > 20 for caller in callers))
+            up.process.send_signal(signal.SIGTERM)
+            until(lambda: not any(caller.thread.is_alive() for caller in callers))
+        assert up.process.wait(60) == 0
+        drained = subprocess.run([sys.executable, "-m", "trueup", "spool", "drain"], env=up.environment, check=False)
+    assert drained.returncode == 0
+    found = ends(callers)
+    answered = [end for end in found if end.status == 200]
+    booked = rows(ledger)
+    assert {end.status for end in found} <= {200, 0}
+    assert all(booked[end.key] == id_of(end) for end in answered)
+    assert 0 <= len(booked) - len(answered) <= len(found) - len(answered) <= 1
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_at_the_keyboard_it_does_not_wait_and_loses_nothing_either(
     ledger: trueup.Trueup, tmp_path: Path, fresh_database: Urls, workers: int
@@ -91,10 +116,10 @@ def test_a_killed_worker_costs_its_own_callers_a_retry_and_nobody_a_row(
             until(lambda: all(len(caller.ends) > 20 for caller in callers))
             victim, survivor = up.workers()
             psutil.Process(victim["pid"]).kill()
-            until(lambda: (victim["pid"] not in pids(up)) and len(pids(up)) == 2)
+            until(lambda: len(found := up.pids()) == 2 and victim["pid"] not in found)
             counted = len(ends(callers))
             until(lambda: len(ends(callers)) > counted + 100)
-            assert survivor["pid"] in pids(up)
+            assert survivor["pid"] in up.pids()
         first = {end.key: end for end in ends(callers) if end.status == 200}
         ledger.deploy("t", contract=CONTRACT, model="python:small_models:always_half", version="2")
         sample = list(first.items())[-40:]
@@ -110,7 +135,3 @@ def test_a_killed_worker_costs_its_own_callers_a_retry_and_nobody_a_row(
     for (_, end), (status, document) in zip(sample, again, strict=True):
         assert status == 200
         assert id_of(Answered("", 200, document)) == id_of(end)
-
-
-def pids(up: Up) -> list[int]:
-    return [worker["pid"] for worker in up.workers()]

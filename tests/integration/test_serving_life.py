@@ -130,7 +130,7 @@ def test_a_taken_port_is_an_error_that_says_so(door: Served, tmp_path: Path, fre
         timeout=60,
         env={**os.environ, "TRUEUP_DATABASE_URL": fresh_database.owner, "TRUEUP_DATA_DIR": str(tmp_path / "d")},
     )
-    assert ended.returncode == 3
+    assert ended.returncode == 7
     assert "cannot be listened on" in ended.stderr
 
 

@@ -13,12 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psutil
 import pytest
 
 import trueup
 from running import CONTRACT, Caller, Up, running, until
 from trueup.bootstrap import wired
+from trueup.doors.inference.grpc.generated import open_inference_pb2 as pb
+from trueup.doors.inference.grpc.generated import open_inference_pb2_grpc as stubs
 from trueup.ledger.urls import Urls
 from trueup.scoring.models import REFRESH_S
 
@@ -126,15 +129,16 @@ class TestAWorkerThatEnds:
         victim, survivor = two.workers()
         psutil.Process(victim["pid"]).kill()
         two.told("worker_ended.*worker=(1)")
-        until(lambda: [w["worker"] for w in two.workers()] == [1, 2] and two.workers()[0]["pid"] != victim["pid"])
-        assert two.workers()[1]["pid"] == survivor["pid"]
+        until(lambda: len(found := two.pids()) == 2 and victim["pid"] not in found)
+        assert [w["worker"] for w in two.workers()] == [1, 2]
+        assert two.pids()[1] == survivor["pid"]
         assert two.stop() == 0
 
     def test_told_to_end_drains_and_is_replaced(self, two: Up) -> None:
         until(lambda: len(two.workers()) == 2)
         victim, _ = two.workers()
         psutil.Process(victim["pid"]).terminate()
-        until(lambda: victim["pid"] not in [w["pid"] for w in two.workers()] and len(two.workers()) == 2)
+        until(lambda: len(found := two.pids()) == 2 and victim["pid"] not in found)
 
     def test_too_often_is_given_up_and_the_exit_code_tells(
         self, ledger: trueup.Trueup, tmp_path: Path, fresh_database: Urls
@@ -144,7 +148,7 @@ class TestAWorkerThatEnds:
                 until(lambda: len(up.workers()) == 2)
                 pid = up.workers()[0]["pid"]
                 psutil.Process(pid).kill()
-                until(lambda pid=pid: pid not in [w["pid"] for w in up.workers()])  # type: ignore[misc]
+                until(lambda pid=pid: (found := up.pids()) != [] and pid not in found)  # type: ignore[misc]
             up.told("(worker_given_up)")
             assert [w["worker"] for w in up.workers()] == [2]
             assert up.ask(0, "a", 1.0)[0] == 200
@@ -214,6 +218,22 @@ class TestStopping:
         two.process.kill()
         _, alive = psutil.wait_procs(children, 30)
         assert alive == []
+
+
+class TestOtherDoors:
+    def test_all_workers_share_the_ports_of_grpc_and_administration_too(
+        self, ledger: trueup.Trueup, tmp_path: Path, fresh_database: Urls
+    ) -> None:
+        ports = {"TRUEUP_GRPC_PORT": "0", "TRUEUP_ADMIN_PORT": "0"}
+        with running(tmp_path, fresh_database, workers=2, drain="0.2", **ports) as up:
+            address = up.told(r"listens on grpc://(\S+)")
+            assert sum("listens on" in line for line in up.said) == 2
+            for i in range(10):
+                with grpc.insecure_channel(address) as channel:
+                    ready = stubs.GRPCInferenceServiceStub(channel).ModelReady
+                    assert ready(pb.ModelReadyRequest(name="t"), metadata=[("authorization", f"Bearer {up.key}")]).ready
+                    assert up.ask(i, f"k{i}", 1.0)[0] == 200
+            assert up.stop() == 0
 
 
 class TestTheDatabase:

@@ -11,6 +11,7 @@ SIGINT (a person at the keyboard) skips the wait, a second signal skips the rest
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import signal
@@ -190,6 +191,8 @@ def listening(host: str, port: int, *, shared: bool = False) -> socket.socket:
         made.bind(address)
     except OSError as error:
         made.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise InvalidInput("the host is no address of this machine", next_step="set TRUEUP_HOST") from None
         raise Unavailable(
             f"port {port} cannot be listened on ({error.strerror})", next_step="set TRUEUP_PORT, or 0 for any"
         ) from None

@@ -313,11 +313,11 @@ def serve(
     host: str,
     port: int,
     drain_s: float = 2.0,
-    started: Callable[[str], None],
+    started: Callable[[list[str]], None],
     shared: bool = False,
     reports: Path | None = None,
 ) -> bool:
-    """Serves until a signal says stop; ``started`` gets each address once it listens.
+    """Serves until a signal says stop; ``started`` gets the addresses once it listens on all.
 
     ``shared``: other workers listen on the same port, and ``reports`` is where each tells how it is.
     Whether everything that was accepted was answered.
@@ -340,7 +340,7 @@ def serve(
         grpc = _grpc_server(services, gate, lambda: bool(app.state.draining), host, shared=shared)
         beside = None if grpc is None else Beside(lambda: grpc.start(front.inference), grpc.stop)
         server = _Announcing(configured(served, settings), app.state, front.drain, drain_s, beside)
-        server.announce = lambda: _announce(started, sockets[0], settings, grpc)
+        server.announce = lambda: started(_addresses(sockets[0], settings, grpc))
         services.scoring.models.start(settings.ready_within_s)
         app.state.reports.start()
         try:
@@ -350,10 +350,9 @@ def serve(
         return server.clean
 
 
-def _announce(started: Callable[[str], None], http: socket.socket, settings: Settings, grpc: GrpcServer | None) -> None:
-    started(address_of("http" if settings.tls.certificate is None else "https", http))
-    if grpc is not None:
-        started(f"grpc://{grpc.address}")
+def _addresses(http: socket.socket, settings: Settings, grpc: GrpcServer | None) -> list[str]:
+    found = [address_of("http" if settings.tls.certificate is None else "https", http)]
+    return found if grpc is None else [*found, f"grpc://{grpc.address}"]
 
 
 def _grpc_server(

@@ -76,18 +76,16 @@ def _several(settings: Settings, drain_s: float) -> bool:
     try:
         _first_key(urls.owner)
         _check_connections(urls.owner, settings)
-        supervisor = Supervisor(
-            settings.host, settings.port, settings.workers, drain_s, settings.limits.worker_restarts, _listens
-        )
-        return supervisor.run()
+        return Supervisor(settings, drain_s, _listens).run()
     finally:
         if embedded is not None:
             embedded.stop()
 
 
-def _listens(address: str) -> None:
-    more = f" (documentation: {address}/docs)" if address.startswith("http") else ""
-    say(f"trueup listens on {address}{more}")
+def _listens(addresses: list[str]) -> None:
+    for address in addresses:
+        more = f" (documentation: {address}/docs)" if address.startswith("http") else ""
+        say(f"trueup listens on {address}{more}")
 
 
 def _check_connections(url: str, settings: Settings) -> None:

@@ -1,9 +1,9 @@
 """Keeps several workers on one port: starts them, starts again those that end, stops all.
 
-1. *reserve* the port, so that it is known (port 0) and nobody else's
+1. *reserve* the ports, so that they are known (port 0) and nobody else's
 2. *start* the workers: new processes, each with its number in ``TRUEUP_WORKER``, its own connections and models;
    the kernel spreads new connections among those that listen
-3. *announce* the address once, when all listen
+3. *announce* the addresses once, when all listen
 4. *restart* a worker that ends, after a growing wait, at most ``restarts`` times in a row
 5. *stop* on a signal: all workers say "not ready", answer what they have accepted, and end; a second signal
    leaves them ``FORCE_S``, a third ends them at once
@@ -17,10 +17,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +28,7 @@ from tempfile import TemporaryDirectory
 from trueup.doors.serving import SHUTDOWN_S, listening
 from trueup.doors.workers.order import WORKER, Order
 from trueup.doors.workers.reports import path_of
+from trueup.settings import Settings
 from trueup.telemetry import log
 
 BACK_OFF_S = 0.5  # before the first restart; doubled for each that follows
@@ -47,35 +48,47 @@ class _Worker:
 
 @dataclass
 class Supervisor:
-    """Runs ``workers`` processes; ``announce`` gets the address once all of them listen."""
+    """Runs as many processes as the settings say; ``announce`` gets the addresses once all of them listen."""
 
-    host: str
-    port: int
-    workers: int
+    settings: Settings
     drain_s: float
-    restarts: int
-    announce: Callable[[str], None]
+    announce: Callable[[list[str]], None]
     clean: bool = True
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _signals: int = 0
     _announced: bool = False
+    _ports: dict[str, str] = field(default_factory=dict)
     _kept: list[_Worker] = field(default_factory=list)
 
     def run(self) -> bool:
-        """Until a signal says stop. Whether all workers ended as they should. Raises InvalidInput for the address."""
-        listening(self.host, self.port).close()  # a port that another program shares on purpose is taken, too
-        with listening(self.host, self.port, shared=True) as reserved, TemporaryDirectory(prefix="trueup-") as folder:
-            asyncio.run(self._run(reserved, Path(folder)))
+        """Until a signal says stop. Whether all workers ended as they should. Raises InvalidInput, Unavailable for an
+        address that cannot be had."""
+        with ExitStack() as until_the_end:
+            for name, (host, port) in self._doors().items():
+                listening(host, port).close()  # a port that another program shares on purpose is taken, too
+                reserved = until_the_end.enter_context(listening(host, port, shared=True))
+                self._ports[name] = str(reserved.getsockname()[1])
+            folder = until_the_end.enter_context(TemporaryDirectory(prefix="trueup-"))
+            asyncio.run(self._run(Path(folder)))
         return self.clean
 
-    async def _run(self, reserved: socket.socket, folder: Path) -> None:
+    def _doors(self) -> dict[str, tuple[str, int]]:
+        """Host and port of each door, by the variable that tells a worker its port."""
+        s = self.settings
+        ports = {
+            "TRUEUP_PORT": (s.host, s.port),
+            "TRUEUP_ADMIN_PORT": (s.admin_host, s.admin_port),
+            "TRUEUP_GRPC_PORT": (s.host, s.grpc_port),
+        }
+        return {name: (host, port) for name, (host, port) in ports.items() if port is not None}
+
+    async def _run(self, folder: Path) -> None:
         loop = asyncio.get_running_loop()
         for sig in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sig, self._signalled, sig)
         lifeline, ours = os.pipe()
         try:
-            self.port = reserved.getsockname()[1]
-            self._kept = [_Worker(number) for number in range(1, self.workers + 1)]
+            self._kept = [_Worker(number) for number in range(1, self.settings.workers + 1)]
             await asyncio.gather(*(self._keep(one, lifeline, folder) for one in self._kept))
         finally:
             os.close(ours)
@@ -91,7 +104,7 @@ class Supervisor:
                 self.clean = self.clean and (code == 0 or not one.listens)
                 return
             one.failures = one.failures + 1 if time.monotonic() - began < STEADY_S else 1
-            if not self._announced or one.failures > self.restarts:
+            if not self._announced or one.failures > self.settings.limits.worker_restarts:
                 self._give_up(one, code)
                 return
             wait = min(LONGEST_S, BACK_OFF_S * 2 ** (one.failures - 1))
@@ -101,7 +114,8 @@ class Supervisor:
     async def _life(self, one: _Worker, lifeline: int, folder: Path) -> int:
         """Starts the process and waits for its end. Its exit code, negative for a signal."""
         control, theirs = os.pipe()
-        order = Order(self.host, self.port, self.drain_s, theirs, lifeline, str(folder))
+        port = int(self._ports["TRUEUP_PORT"])
+        order = Order(self.settings.host, port, self.drain_s, theirs, lifeline, str(folder))
         one.listens = False
         try:
             one.process = await asyncio.create_subprocess_exec(
@@ -109,7 +123,7 @@ class Supervisor:
                 *([] if os.getcwd() in sys.path or "" in sys.path else ["-P"]),
                 *("-m", "trueup.doors.workers.worker", order.text()),
                 pass_fds=(theirs, lifeline),
-                env={**os.environ, WORKER: str(one.number)},
+                env={**os.environ, **self._ports, WORKER: str(one.number)},
                 process_group=0,  # a keyboard's interrupt is for the supervisor, which tells the workers
             )
         finally:
@@ -136,7 +150,7 @@ class Supervisor:
         log("workers").info("worker_listens", worker=one.number)
         if not self._announced and all(each.listens for each in self._kept):
             self._announced = True
-            self.announce(heard.decode().strip())
+            self.announce(heard.decode().split())
 
     def _give_up(self, one: _Worker, code: int) -> None:
         log("workers").error("worker_given_up", worker=one.number, code=code, failures=one.failures)

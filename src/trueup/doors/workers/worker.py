@@ -37,7 +37,7 @@ def main() -> NoReturn:
                 host=order.host,
                 port=order.port,
                 drain_s=order.drain_s,
-                started=lambda address: _say(order, address),
+                started=lambda addresses: _say(order, addresses),
                 shared=True,
                 reports=Path(order.reports),
             )
@@ -46,8 +46,8 @@ def main() -> NoReturn:
     sys.exit(0 if clean else 1)
 
 
-def _say(order: Order, address: str) -> None:
-    os.write(order.control, f"{address}\n".encode())
+def _say(order: Order, addresses: list[str]) -> None:
+    os.write(order.control, (" ".join(addresses) + "\n").encode())
     os.close(order.control)
 
 
