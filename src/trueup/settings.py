@@ -203,9 +203,6 @@ class Settings(BaseSettings):
     )
     workers: int = Field(1, ge=1, le=64, description="processes that share the port")
     ready_within_s: float = Field(60.0, ge=0, description="ready after so long though models are still loading")
-    invocations_deployment: str | None = Field(
-        None, description="deployment that `/invocations` asks where the call names none; unset: the only one"
-    )
     log_level: str = Field("warning", pattern="^(debug|info|warning|error)$", description="lowest level logged")
     log_json: bool = Field(False, description="log as JSON lines")
     metrics_open: bool = Field(False, description="whether GET /metrics needs no key")

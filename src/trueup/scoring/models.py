@@ -151,12 +151,6 @@ class Models:
         for slot in list(self._slots.values()):
             slot.current = None
 
-    def in_memory(self, mode: Mode) -> list[str]:
-        """The deployments of a mode that answer from memory."""
-        held = [slot.current.deployment for slot in list(self._slots.values()) if slot.current is not None]
-        return [deployment.name for deployment in held if deployment.serving.mode is mode]
-
-    @property
     def unloaded(self) -> int:
         """How many models were closed so far."""
         return self._loading.unloaded

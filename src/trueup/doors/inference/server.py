@@ -22,7 +22,6 @@ from trueup.doors.auth import Authenticator, Caller, Permission
 from trueup.doors.inference import errors
 from trueup.doors.inference.asking import Inference
 from trueup.doors.inference.gather import Gather
-from trueup.doors.inference.mlflow import rest as mlflow
 from trueup.doors.inference.mlflow.errors import MLFLOW
 from trueup.doors.inference.mlflow.rest import Invocations, InvocationsCall
 from trueup.doors.inference.oip import tensors
@@ -75,9 +74,6 @@ class Front:
             "/v2/health/live": self._live,
             "/v2/health/ready": self._ready,
             "/v2/models": self._models,
-            "/ping": self._ping,
-            "/health": self._ping,
-            "/version": self._version,
         }
         self._mlflow: dict[str, tuple[_Handler, tuple[str, ...]]] = {
             "/invocations": (self._invoke, ("POST",)),
@@ -163,8 +159,6 @@ class Front:
             return self._mlflow[path]
         if path in self._plain:
             return self._plain[path], ("GET", "HEAD")
-        if path == mlflow.INVOCATIONS:
-            return self._invocations, ("POST",)
         if path == "/v2/repository/index":
             return self._index, ("POST",)
         found = _MODEL.match(path)
@@ -233,28 +227,6 @@ class Front:
             )
             rest = self._rest or RestInference(self.inference)
             return await rest.infer(call, body)
-
-    async def _invocations(self, request: Request) -> Reply:
-        if self._in_flight >= self._limits.inferences_in_flight:
-            raise Overloaded("too many requests are in flight", next_step="try again after a moment")
-        self._in_flight += 1
-        try:
-            default = self._services.settings.invocations_deployment
-            name = mlflow.deployment_named(request.headers, request.query, default)
-            caller = await self._allow(request, Permission.SCORE, name)
-            if name is None:
-                found = await _in_thread(self._services.registry.deployments)
-                name = mlflow.only_deployment([d.name for d in found if caller.may(Permission.SCORE, d.name)])
-            key = request.headers.get(b"idempotency-key")
-            call = mlflow.Call(
-                name,
-                request.headers.get(b"content-type", b"").decode("latin-1"),
-                None if key is None else key.decode("latin-1"),
-                partial(self._keys.spend, caller),
-            )
-            return await mlflow.invoke(self.inference, call, await self._body(request))
-        finally:
-            self._in_flight -= 1
 
     async def _body(self, request: Request) -> bytes:
         most = self._limits.body_bytes

@@ -1,1 +1,1 @@
-"""MLflow's scoring protocol, as `mlflow models serve` speaks it and SageMaker hosts it."""
+"""MLflow's scoring protocol: `/invocations`, `/ping`, `/version`."""
