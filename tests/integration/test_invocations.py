@@ -148,6 +148,8 @@ def test_details_name_the_rows_of_the_ledger(door: Served):
         ('{"inputs": {"a": [1, 2], "b": [1]}}', "application/json", 400, "BAD_REQUEST"),
         ('{"dataframe_split": {"columns": ["a", "a"], "data": [[1, 2]]}}', "application/json", 400, "BAD_REQUEST"),
         ('{"instances": [[1, 2, 3]], "params": {"details": "yes"}}', "application/json", 400, "BAD_REQUEST"),
+        ('{"instances": [[1, 2, 3]], "params": {"temperature": 1}}', "application/json", 400, "BAD_REQUEST"),
+        ('{"instances": [[1, 2, 3]], "more": 1}', "application/json", 400, "BAD_REQUEST"),
         ('{"messages": []}', "application/json", 400, "BAD_REQUEST"),
         ('{"instances": [[1e999, 2, 3]]}', "application/json", 400, None),
         ("[" * 100_000, "application/json", None, None),
@@ -190,6 +192,12 @@ class TestWhoAnswers:
         url = f"http://{two.address}/invocations?deployment=other"
         sent = two.http.post(url, content=self.BODY, headers={**two.headers(), "Content-Type": "application/json"})
         assert sent.json() == {"predictions": [0.5]}
+
+    @pytest.mark.parametrize("query", ["deployment=t&deployment=other", "&".join(f"a{i}=1" for i in range(50))])
+    def test_a_query_that_says_too_much(self, two: Served, query: str):
+        url = f"http://{two.address}/invocations?{query}"
+        sent = two.http.post(url, content=self.BODY, headers={**two.headers(), "Content-Type": "application/json"})
+        assert (sent.status_code, sent.json()["error_code"]) == (400, "BAD_REQUEST")
 
     def test_of_several_one_must_be_named(self, two: Served, monkeypatch: pytest.MonkeyPatch):
         refused = invoke(two, self.BODY)

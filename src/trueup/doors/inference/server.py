@@ -197,7 +197,7 @@ class Front:
         with self._admitted(request):
             caller = await self._allow(request, Permission.SCORE)
             invocations = self._invocations or Invocations(self.inference, self._services)
-            name = await invocations.deployment(request.headers, request.query)
+            name = await invocations.deployment(request.headers, request.query, caller)
             caller.require(Permission.SCORE, name)
             body = await self._body(request)
             kind = request.headers.get(b"content-type", b"").decode("latin-1")

@@ -22,6 +22,7 @@ _CODES: dict[type[errors.TrueupError], str] = {
     errors.NotFound: "RESOURCE_DOES_NOT_EXIST",
     errors.Conflict: "RESOURCE_CONFLICT",
     errors.Unavailable: "TEMPORARILY_UNAVAILABLE",
+    errors.TimedOut: "DEADLINE_EXCEEDED",
     errors.RateLimited: "REQUEST_LIMIT_EXCEEDED",
     NotAllowed: "ENDPOINT_NOT_FOUND",
     errors.MissingExtra: "NOT_IMPLEMENTED",

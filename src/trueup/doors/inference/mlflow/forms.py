@@ -37,6 +37,7 @@ from trueup.settings import Limits
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _LANGUAGE = ("messages", "prompt", "input")
+_PARAMS = frozenset({"idempotency_key", "event_time", "reasons", "timeout", "details"})
 _JSON = msgspec.json.Decoder(dict[str, Any], float_hook=JsonNumber)
 Row = dict[str, Any]
 
@@ -58,11 +59,13 @@ def rows_of(body: bytes, content_type: str, contract: Contract, limits: Limits) 
         if any(name in document for name in _LANGUAGE):
             raise InvalidInput("this server scores instances, not prompts", next_step=_ONE_FORM)
         raise InvalidInput("the body holds not exactly one form of instances", next_step=_ONE_FORM)
-    params = document.get("params")
-    if params is not None and not isinstance(params, dict):
-        raise InvalidInput("params is an object")
+    params = document.get("params") or {}
+    if not isinstance(params, dict) or not set(params) <= _PARAMS or not set(document) <= {*FORMS, "params"}:
+        raise InvalidInput(
+            "the body holds one form and params alone", next_step=f"params are {', '.join(sorted(_PARAMS))}"
+        )
     read = {"dataframe_split": _split, "inputs": _inputs}.get(forms[0], _listed)
-    return _bounded(read(document[forms[0]], contract), limits), params or {}
+    return _bounded(read(document[forms[0]], contract), limits), params
 
 
 def decoded(decoder: Decoder, requests: Sequence[Sequence[Row]]) -> Decoded:
@@ -79,7 +82,7 @@ def _document(body: bytes) -> dict[str, Any]:
     except msgspec.ValidationError:
         raise InvalidInput("the body is no JSON object", next_step=_ONE_FORM) from None
     except (msgspec.DecodeError, UnicodeError, ValueError, ArithmeticError):
-        raise InvalidInput("the body is not valid JSON") from None
+        raise InvalidInput("the body is not valid JSON", next_step="JSON has no NaN: send null") from None
     except RecursionError:
         raise InvalidInput("the body is nested too deeply") from None
 
@@ -111,14 +114,14 @@ def _split(frame: Any, contract: Contract) -> list[Row]:
         raise InvalidInput("columns is an array of names")
     if not isinstance(data, list) or (index is not None and (not isinstance(index, list) or len(index) != len(data))):
         raise InvalidInput("data is an array of rows, and index has one entry a row")
-    return [_named(names, row) for row in data]
+    return [_named(names, row, i) for i, row in enumerate(data)]
 
 
 def _listed(rows: Any, contract: Contract) -> list[Row]:
     if not isinstance(rows, list):
         raise InvalidInput("instances are an array of rows")
     names = [f.name for f in contract.fields]
-    return [row if isinstance(row, dict) else _named(names, row) for row in rows]
+    return [row if isinstance(row, dict) else _named(names, row, i) for i, row in enumerate(rows)]
 
 
 def _inputs(inputs: Any, contract: Contract) -> list[Row]:
@@ -130,9 +133,9 @@ def _inputs(inputs: Any, contract: Contract) -> list[Row]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _named(names: Sequence[str], row: Any) -> Row:
+def _named(names: Sequence[str], row: Any, place: int) -> Row:
     if not isinstance(row, list) or len(row) != len(names):
-        raise InvalidInput(f"a row has {len(names)} values, in the order of the columns or of the contract's fields")
+        raise InvalidInput(f"row {place} has not {len(names)} values, one for each column or field of the contract")
     if len(set(names)) != len(names):
         raise InvalidInput("two columns have one name")
     return dict(zip(names, row, strict=True))
@@ -140,7 +143,7 @@ def _named(names: Sequence[str], row: Any) -> Row:
 
 def _csv(body: bytes, contract: Contract, limits: Limits) -> list[Row]:
     try:
-        reader = csv.reader(io.StringIO(body.decode(), newline=""), strict=True)
+        reader = csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True)
         header = next(reader, None)
         if header is None:
             raise InvalidInput("the body is empty", next_step="the first line names the columns")
@@ -152,7 +155,9 @@ def _csv(body: bytes, contract: Contract, limits: Limits) -> list[Row]:
         rows: list[Row] = []
         for cells in reader:
             if cells and len(rows) <= limits.request_rows:
-                rows.append({n: cell(contract.by_name[n], text) for n, text in _named(header, cells).items()})
+                rows.append(
+                    {n: cell(contract.by_name[n], text) for n, text in _named(header, cells, len(rows)).items()}
+                )
     except (csv.Error, UnicodeError):
         raise InvalidInput("the body is no CSV in UTF-8") from None
     return rows

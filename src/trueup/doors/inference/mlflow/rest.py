@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 
 from trueup.bootstrap import Services
 from trueup.domain.batch import Channel
+from trueup.doors.auth import Caller, Permission
 from trueup.doors.inference import records
 from trueup.doors.inference.asking import AGED_S, Arrival, Inference, parameter, terms_of
 from trueup.doors.inference.asks import Part
@@ -40,20 +41,20 @@ class Invocations:
         self._services = services
         self._names: tuple[float, Sequence[str]] = (0.0, ())
 
-    async def deployment(self, headers: Mapping[bytes, bytes], query: bytes) -> str:
-        """Whom the request is for: the header says it, or the query, or the settings, or there is only one.
+    async def deployment(self, headers: Mapping[bytes, bytes], query: bytes, caller: Caller) -> str:
+        """Whom the request is for: the header says it, or the query, or the settings, or the caller may ask only one.
 
         Raises InvalidInput.
         """
         named = headers.get(DEPLOYMENT)
         if named is not None:
             return named.decode("latin-1")
-        asked = parse_qs(query.decode("latin-1"), max_num_fields=20).get("deployment")
-        if asked:
-            return asked[0]
+        asked = _asked(query)
+        if asked is not None:
+            return asked
         if self._services.settings.invocations_deployment is not None:
             return self._services.settings.invocations_deployment
-        names = await self._known()
+        names = [name for name in await self._known() if caller.may(Permission.SCORE, name)]
         if len(names) != 1:
             raise InvalidInput(
                 "the request does not say which deployment is to answer",
@@ -85,6 +86,17 @@ class Invocations:
             found = await asyncio.get_running_loop().run_in_executor(None, self._services.registry.revisions)
             self._names = (time.monotonic(), tuple(found))
         return self._names[1]
+
+
+def _asked(query: bytes) -> str | None:
+    """The deployment in the query, once or not at all. Raises InvalidInput."""
+    try:
+        found = parse_qs(query.decode("latin-1"), max_num_fields=20).get("deployment", [])
+    except ValueError:
+        raise InvalidInput("the query has too many parameters") from None
+    if len(found) > 1:
+        raise InvalidInput("the query names two deployments")
+    return found[0] if found else None
 
 
 def _answer(resolved: Resolved, parts: Sequence[Part], *, details: bool) -> Reply:
