@@ -32,7 +32,6 @@ ROW = st.tuples(
 def sent(rows: list[tuple[Any, ...]]) -> list[tuple[str, bytes]]:
     records = [dict(zip(NAMES, row, strict=True)) for row in rows]
     columns = {name: [row[i] for row in rows] for i, name in enumerate(NAMES)}
-    reversed_rows = [row[::-1] for row in rows]
     documents: list[dict[str, Any]] = [
         {
             "dataframe_split": {
