@@ -26,7 +26,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         (504, "the time was over first: try again under the same key", False),
     )
 }
-READING = {status: ERRORS[status] for status in (401, 403, 429, 500, 503)}  # of a call without parameters
+# Of a call without parameters.
+READING: dict[int | str, dict[str, Any]] = {status: ERRORS[status] for status in (401, 403, 429, 500, 503)}
 
 _FEATURES = {"settlement_date": "2026-11-20", "cusip": "037833100", "last_value_usd": 1250000.0}
 _VALUE = {"type": ["string", "number", "boolean", "null"]}
