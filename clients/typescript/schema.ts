@@ -379,6 +379,38 @@ export interface components {
             deployed_by: string;
         };
         /**
+         * DeploymentState
+         * @description What answers under a name now, and how far the process that was asked is with it.
+         */
+        DeploymentState: {
+            /** Name */
+            name: string;
+            /** Revision */
+            revision: number;
+            champion: components["schemas"]["DeployedVersion"];
+            /** Challengers */
+            challengers: components["schemas"]["DeployedVersion"][];
+            /** Shadows */
+            shadows: components["schemas"]["DeployedVersion"][];
+            /**
+             * Serving
+             * @description see the reference of `trueup deploy --serving`
+             */
+            serving: {
+                [key: string]: unknown;
+            };
+            /** Deployed At */
+            deployed_at: string | null;
+            /** Deployed By */
+            deployed_by: string;
+            /**
+             * Serving Revision
+             * @description the revision it answers with; null: none is loaded
+             */
+            serving_revision: number | null;
+            load_failure: components["schemas"]["LoadFailure"] | null;
+        };
+        /**
          * DeploymentsAnswer
          * @description Every deployment that the caller may read.
          */
@@ -449,6 +481,20 @@ export interface components {
             deployments: {
                 [key: string]: number;
             };
+        };
+        /**
+         * LoadFailure
+         * @description Why a process could not load the newest revision, and when it tries again.
+         */
+        LoadFailure: {
+            /** Revision */
+            revision: number;
+            /** Message */
+            message: string;
+            /** Attempts */
+            attempts: number;
+            /** Retry In S */
+            retry_in_s: number;
         };
         /**
          * ModelInMemory
@@ -726,6 +772,11 @@ export interface components {
             queue: number;
             /** Model */
             model: number;
+            /**
+             * Book
+             * @description from the last step to the commit's start at the database, by two hosts' clocks
+             */
+            book: number;
         };
         /**
          * Worker
@@ -895,6 +946,15 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
+            /** @description the body did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
             /** @description the same identity with other content */
             409: {
                 headers: {
@@ -925,6 +985,17 @@ export interface operations {
             /** @description the caller's rate is reached: try again after `Retry-After` seconds */
             429: {
                 headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the model or the server failed */
+            500: {
+                headers: {
                     [name: string]: unknown;
                 };
                 content: {
@@ -933,6 +1004,17 @@ export interface operations {
             };
             /** @description try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the time was over first: try again under the same key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1007,6 +1089,15 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
+            /** @description the body did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
             /** @description the same identity with other content */
             409: {
                 headers: {
@@ -1037,6 +1128,17 @@ export interface operations {
             /** @description the caller's rate is reached: try again after `Retry-After` seconds */
             429: {
                 headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the model or the server failed */
+            500: {
+                headers: {
                     [name: string]: unknown;
                 };
                 content: {
@@ -1045,6 +1147,17 @@ export interface operations {
             };
             /** @description try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the time was over first: try again under the same key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1108,6 +1221,15 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
+            /** @description the body did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
             /** @description the same identity with other content */
             409: {
                 headers: {
@@ -1138,6 +1260,17 @@ export interface operations {
             /** @description the caller's rate is reached: try again after `Retry-After` seconds */
             429: {
                 headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the model or the server failed */
+            500: {
+                headers: {
                     [name: string]: unknown;
                 };
                 content: {
@@ -1146,6 +1279,17 @@ export interface operations {
             };
             /** @description try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the time was over first: try again under the same key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1238,6 +1382,15 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
+            /** @description the body did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
             /** @description the same identity with other content */
             409: {
                 headers: {
@@ -1268,6 +1421,17 @@ export interface operations {
             /** @description the caller's rate is reached: try again after `Retry-After` seconds */
             429: {
                 headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the model or the server failed */
+            500: {
+                headers: {
                     [name: string]: unknown;
                 };
                 content: {
@@ -1276,6 +1440,17 @@ export interface operations {
             };
             /** @description try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the time was over first: try again under the same key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1302,7 +1477,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["DeploymentAnswer"];
+                    "application/json": components["schemas"]["DeploymentState"];
                 };
             };
             /** @description the request is wrong */
@@ -1341,6 +1516,15 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
+            /** @description the body did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
             /** @description the same identity with other content */
             409: {
                 headers: {
@@ -1371,6 +1555,17 @@ export interface operations {
             /** @description the caller's rate is reached: try again after `Retry-After` seconds */
             429: {
                 headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the model or the server failed */
+            500: {
+                headers: {
                     [name: string]: unknown;
                 };
                 content: {
@@ -1379,6 +1574,17 @@ export interface operations {
             };
             /** @description try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the time was over first: try again under the same key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1446,6 +1652,15 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
+            /** @description the body did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
             /** @description the same identity with other content */
             409: {
                 headers: {
@@ -1476,6 +1691,17 @@ export interface operations {
             /** @description the caller's rate is reached: try again after `Retry-After` seconds */
             429: {
                 headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the model or the server failed */
+            500: {
+                headers: {
                     [name: string]: unknown;
                 };
                 content: {
@@ -1484,6 +1710,17 @@ export interface operations {
             };
             /** @description try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the time was over first: try again under the same key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1558,6 +1795,15 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
+            /** @description the body did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
             /** @description the same identity with other content */
             409: {
                 headers: {
@@ -1588,6 +1834,17 @@ export interface operations {
             /** @description the caller's rate is reached: try again after `Retry-After` seconds */
             429: {
                 headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the model or the server failed */
+            500: {
+                headers: {
                     [name: string]: unknown;
                 };
                 content: {
@@ -1596,6 +1853,17 @@ export interface operations {
             };
             /** @description try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the time was over first: try again under the same key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1661,6 +1929,15 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
+            /** @description the body did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
             /** @description the same identity with other content */
             409: {
                 headers: {
@@ -1691,6 +1968,17 @@ export interface operations {
             /** @description the caller's rate is reached: try again after `Retry-After` seconds */
             429: {
                 headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the model or the server failed */
+            500: {
+                headers: {
                     [name: string]: unknown;
                 };
                 content: {
@@ -1699,6 +1987,17 @@ export interface operations {
             };
             /** @description try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the time was over first: try again under the same key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1726,6 +2025,55 @@ export interface operations {
                     "application/json": components["schemas"]["ServerAnswer"];
                 };
             };
+            /** @description no or unknown API key or token */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the caller's role does not allow it, or not for this deployment */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the caller's rate is reached: try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the model or the server failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
         };
     };
     metrics: {
@@ -1737,12 +2085,64 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description the metrics */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "text/plain": string;
+                    "application/openmetrics-text": string;
+                };
+            };
+            /** @description no or unknown API key or token */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the caller's role does not allow it, or not for this deployment */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the caller's rate is reached: try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the model or the server failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
             };
         };
     };

@@ -74,6 +74,7 @@ async function errorOf(response: Response): Promise<ErrorBody | null> {
 }
 
 function pause(ms: number, end: AbortSignal): Promise<void> {
+  end.throwIfAborted(); // one that was over before fires no event any more
   return new Promise((resolve, reject) => {
     const stop = () => {
       clearTimeout(timer);

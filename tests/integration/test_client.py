@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -92,8 +93,10 @@ class TestOverTheRealDoor:
             (listed,) = client.predictions(deployment="t", event_from=date(2026, 11, 20), min_score=0.2, limit=5)
             assert listed.prediction_id == made.prediction_id
             assert client.predictions(business_key="nobody") == ()
-            assert client.deployments() == (client.deployment("t"),)
-            assert client.deployment("t").champion.contract.name == "trade"
+            (newest,), state = client.deployments(), client.deployment("t")
+            assert (newest.revision, newest.champion) == (state.revision, state.champion)
+            assert (state.serving_revision, state.load_failure) == (1, None)
+            assert state.champion.contract.name == "trade"
             contract = client.contract("trade", 1)
             assert contract == client.contract("trade")
             assert contract.digest == client.deployment("t").champion.contract.digest
@@ -136,7 +139,9 @@ class TestOverTheRealDoor:
     def test_health_tells_live_ready_and_draining(self, served: Served, kind: Any) -> None:
         with opened(kind, served) as client:
             assert client.live().status == "live"
-            assert client.ready().checks == {"ledger": True, "registry": True}
+            ready = client.ready()
+            assert ready.checks == {"ledger": True, "registry": True, "models": True}
+            assert ready.deployments["loaded"] == 1
             served.front._behind.state.draining = True  # type: ignore[attr-defined]
             assert (client.ready().status, client.ready().good, client.live().good) == ("draining", False, True)
 
@@ -253,6 +258,36 @@ class TestRetries:
             assert client.ready().status == "unreachable"
             assert len(server.asked) == 1
             assert "authorization" not in server.asked[0][2]
+
+
+class TestTracesAndLogs:
+    TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+    def test_the_callers_trace_travels_with_every_attempt(self, kind: Any) -> None:
+        with (
+            scripted((503, {}, b""), (200, {}, ANSWER)) as server,
+            kind(server.url, retries=QUICK, traceparent=lambda: self.TRACE) as client,
+        ):
+            client.score("t", ROW)
+            assert [headers["traceparent"] for _, _, headers, _ in server.asked] == [self.TRACE] * 2
+
+    @pytest.mark.parametrize("none", [None, "", "nonsense", TRACE.upper(), TRACE + "\r\nX-API-Key: y"])
+    def test_what_is_no_trace_is_not_sent(self, kind: Any, none: str | None) -> None:
+        with scripted((200, {}, ANSWER)) as server, kind(server.url, traceparent=lambda: none) as client:
+            client.score("t", ROW)
+            assert not {"traceparent", "x-api-key"} & set(server.asked[0][2])
+
+    def test_an_error_names_the_request_in_the_servers_log(self, served: Served, kind: Any) -> None:
+        with opened(kind, served) as client, pytest.raises(errors.NotFound) as caught:
+            client.score("nope", ROW)
+        (note,) = caught.value.__notes__
+        assert re.fullmatch(r"the server's log knows it as request \S+", note)
+
+    def test_an_id_that_is_none_is_not_shown(self, kind: Any) -> None:
+        with scripted((404, {"X-Request-Id": "a b"}, b"")) as server, kind(server.url) as client:
+            with pytest.raises(errors.NotFound) as caught:
+                client.score("t", ROW)
+            assert not hasattr(caught.value, "__notes__")
 
 
 class TestAnswersThatAreNone:

@@ -139,7 +139,7 @@ def test_the_readmes_program_works(place: Place):
 
 def test_the_programs_that_call_a_server_work(place: Place, served: dict[str, str]):
     programs = blocks(ROOT / "docs/how-to/call-from-python.md", "python")
-    assert len(programs) == 5
+    assert len(programs) == 6
     shown = place.run(sys.executable, "-c", "\n".join(programs), **served)
     assert "('last_value_usd', 'type')" in shown
     assert shown.splitlines()[-2:] == ["2 []", "10"]

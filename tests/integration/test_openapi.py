@@ -16,6 +16,7 @@ from pydantic import BaseModel
 import trueup
 from serving import Served, serving
 from trueup.doors.api import schemas
+from trueup.doors.api.errors import STATUS
 from trueup.doors.api.openapi import document
 
 CONTRACT = """
@@ -41,10 +42,27 @@ def served(up: trueup.Trueup) -> Iterator[Served]:
 def test_every_operation_has_a_name_of_its_own_and_says_what_it_answers() -> None:
     operations = [o for methods in document()["paths"].values() for o in methods.values()]
     names = [o["operationId"] for o in operations]
-    assert len(set(names)) == len(names) == 10
+    assert len(set(names)) == len(names) >= 12
     for operation in operations:
         (good,) = (r for status, r in operation["responses"].items() if status in ("200", "201"))
-        assert good["content"]["application/json"]["schema"], operation["operationId"]
+        assert all(kind["schema"] for kind in good["content"].values()), operation["operationId"]
+        for status, error in operation["responses"].items():
+            if status >= "400" and operation["operationId"] != "ready":
+                assert error["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorAnswer")
+
+
+def test_every_status_that_errors_have_is_documented() -> None:
+    documented = {int(status) for status in document()["paths"]["/v1/deployments/{name}/score"]["post"]["responses"]}
+    assert {status for status, _ in STATUS.values()} - documented == {
+        501
+    }  # no extra is missing where models are loaded
+
+
+def test_who_may_call_is_said_for_each_kind_of_key() -> None:
+    schemes = document()["components"]["securitySchemes"]
+    assert set(schemes) == {"HTTPBearer", "APIKeyHeader", "MetricsToken"}
+    assert all(scheme["description"] for scheme in schemes.values())
+    assert "METRICS" not in schemes["HTTPBearer"]["description"]
 
 
 def test_the_command_prints_what_the_server_serves_and_needs_no_database(served: Served, tmp_path: Path) -> None:
@@ -77,7 +95,8 @@ def test_every_answer_is_one_of_its_documented_kind(served: Served) -> None:
     assert fits(schemas.PredictionAnswer, served.get(one))["outcome"] == 1.0
     assert len(fits(schemas.PredictionsAnswer, served.get("/v1/predictions"))["predictions"]) == 3
     fits(schemas.DeploymentsAnswer, served.get("/v1/deployments"))
-    fits(schemas.DeploymentAnswer, served.get("/v1/deployments/t"))
+    fits(schemas.DeploymentState, served.get("/v1/deployments/t"))
+    fits(schemas.ServerAnswer, served.get("/v1/server"))
     fits(schemas.ContractAnswer, served.get("/v1/contracts/trade"))
     fits(schemas.Health, served.get("/health/ready", None))
     fits(schemas.Health, served.get("/health/live", None))

@@ -192,8 +192,12 @@ class TestAskingAgain:
             attempts.pause(Failed(errors.Conflict("taken"), again=False))
 
     @pytest.mark.parametrize(
-        ("header", "seconds"), [(None, None), ("7", 7.0), (" 7 ", 7.0), ("soon", None), ("-1", None)]
-    )
+        ("header", "seconds"),
+        [
+            (None, None), ("7", 7.0), (" 7 ", 7.0), ("soon", None), ("-1", None), ("", None), ("²", None),
+            ("9" * 5_000, 999_999_999.0), ("Fri, 31 Dec 9999 23:59:59 -2300", None),
+        ],
+    )  # fmt: skip
     def test_the_header_is_read(self, header: str | None, seconds: float | None) -> None:
         assert retry_after(header) == seconds
 

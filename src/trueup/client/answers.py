@@ -152,6 +152,25 @@ class Deployment(Record, frozen=True, kw_only=True):
     deployed_by: str | None = None
 
 
+class LoadFailure(Record, frozen=True, kw_only=True):
+    """Why a process could not load the newest revision, and when it tries again."""
+
+    revision: int
+    message: str
+    attempts: int = 0
+    retry_in_s: float = 0.0
+
+
+class DeploymentState(Deployment, frozen=True, kw_only=True):
+    """A deployment, and how far the process that was asked is with it.
+
+    ``serving_revision`` is what it answers with, None where none is loaded; ``load_failure`` why not the newest.
+    """
+
+    serving_revision: int | None = None
+    load_failure: LoadFailure | None = None
+
+
 class Contract(Record, frozen=True, kw_only=True):
     """A contract as plain JSON values, and the SHA-256 (hex) of its meaning."""
 
@@ -168,10 +187,14 @@ class OutcomesReceipt(Record, frozen=True, kw_only=True):
 
 
 class Health(Record, frozen=True, kw_only=True):
-    """How the server is: live, ready, not ready, draining, or unreachable. ``checks``: what it depends on."""
+    """How the server is: live, ready, not ready, draining, or unreachable.
+
+    ``checks``: what it depends on; ``deployments``: how many are loaded, behind their newest revision, failed.
+    """
 
     status: str
     checks: dict[str, bool] = {}
+    deployments: dict[str, int] = {}
 
     @property
     def good(self) -> bool:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from trueup.client import answers, calls
 from trueup.client.calls import Call, Instance
-from trueup.client.connecting import FAILURES, Collecting, Key, Options, Path, Reply, outcome, tls
+from trueup.client.connecting import FAILURES, Collecting, Key, Options, Path, Reply, Trace, outcome, tls
 from trueup.client.retrying import Attempts, Failed, Retries
 
 T = TypeVar("T")
@@ -38,9 +38,10 @@ class AsyncClient:
         ssl_context: ssl.SSLContext | None = None,
         connections: int = 100,
         answer_bytes: int = 64 * 2**20,
+        traceparent: Trace = None,
     ) -> None:
         allowed = retries or Retries()
-        self._options = Options(url, key, timeout, attempt_timeout, allowed, connections, answer_bytes)
+        self._options = Options(url, key, timeout, attempt_timeout, allowed, connections, answer_bytes, traceparent)
         self._http = self._options.asynchronous(tls(ca, certificate, ssl_context))
 
     def __repr__(self) -> str:
@@ -127,8 +128,8 @@ class AsyncClient:
         """Every deployment that the caller may read."""
         return await self._ask(calls.deployments())
 
-    async def deployment(self, name: str) -> answers.Deployment:
-        """What answers under the name now."""
+    async def deployment(self, name: str) -> answers.DeploymentState:
+        """What answers under the name now, and whether the process that was asked has it loaded."""
         return await self._ask(calls.deployment(name))
 
     async def contract(self, name: str, version: int | None = None) -> answers.Contract:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from trueup.client import answers, calls
 from trueup.client.calls import Call, Instance
-from trueup.client.connecting import FAILURES, Collecting, Key, Options, Path, Reply, outcome, tls
+from trueup.client.connecting import FAILURES, Collecting, Key, Options, Path, Reply, Trace, outcome, tls
 from trueup.client.retrying import Attempts, Failed, Retries
 
 T = TypeVar("T")
@@ -40,9 +40,10 @@ class Client:
         ssl_context: ssl.SSLContext | None = None,
         connections: int = 100,
         answer_bytes: int = 64 * 2**20,
+        traceparent: Trace = None,
     ) -> None:
         allowed = retries or Retries()
-        self._options = Options(url, key, timeout, attempt_timeout, allowed, connections, answer_bytes)
+        self._options = Options(url, key, timeout, attempt_timeout, allowed, connections, answer_bytes, traceparent)
         self._http = self._options.blocking(tls(ca, certificate, ssl_context))
 
     def __repr__(self) -> str:
@@ -123,8 +124,8 @@ class Client:
         """Every deployment that the caller may read."""
         return self._ask(calls.deployments())
 
-    def deployment(self, name: str) -> answers.Deployment:
-        """What answers under the name now."""
+    def deployment(self, name: str) -> answers.DeploymentState:
+        """What answers under the name now, and whether the process that was asked has it loaded."""
         return self._ask(calls.deployment(name))
 
     def contract(self, name: str, version: int | None = None) -> answers.Contract:

@@ -100,9 +100,9 @@ def deployments() -> Call[tuple[answers.Deployment, ...]]:
     return Call("GET", "/v1/deployments", lambda content: read(content).deployments)
 
 
-def deployment(name: str) -> Call[answers.Deployment]:
+def deployment(name: str) -> Call[answers.DeploymentState]:
     """One deployment."""
-    return Call("GET", f"/v1/deployments/{_part(name)}", reading(answers.Deployment))
+    return Call("GET", f"/v1/deployments/{_part(name)}", reading(answers.DeploymentState))
 
 
 def contract(name: str, version: int | None) -> Call[answers.Contract]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,8 +21,11 @@ except ImportError:
 
 T = TypeVar("T")
 Key = str | Callable[[], str] | None
+Trace = Callable[[], str | None] | None
 Path = str | os.PathLike[str]
 FAILURES = (httpx2.HTTPError, httpx2.StreamError, TrueupError)  # what an attempt may end with
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@~-]{1,128}")
 _AGAIN = "repeat it under the same key: whether or not it was booked, there will be one prediction"
 
 
@@ -36,6 +40,7 @@ class Options:
     retries: Retries
     connections: int
     answer_bytes: int
+    traceparent: Trace = None
 
     def __post_init__(self) -> None:
         url = _url(self.url)
@@ -65,6 +70,9 @@ class Options:
             headers["Content-Type"] = "application/json"
         if call.with_key and self.key is not None:
             headers["Authorization"] = f"Bearer {_key(self.key)}"
+        trace = None if self.traceparent is None else self.traceparent()
+        if trace is not None and _TRACEPARENT.fullmatch(trace):  # no call fails for its trace
+            headers["traceparent"] = trace
         return {
             "method": call.method,
             "url": self.url + call.path,
@@ -82,12 +90,16 @@ class Reply:
     status: int
     content: bytes
     retry_after_s: float | None
+    request_id: str = ""
 
     def failure(self, call: Call[Any]) -> TrueupError | None:
         """The error that it stands for, if it is one."""
         if 200 <= self.status < 300 or (call.probe and self.status == 503):
             return None
-        return error_of(self.status, self.content, self.retry_after_s)
+        error = error_of(self.status, self.content, self.retry_after_s)
+        if _REQUEST_ID.fullmatch(self.request_id):
+            error.add_note(f"the server's log knows it as request {self.request_id}")
+        return error
 
 
 class Collecting:
@@ -116,8 +128,9 @@ class Collecting:
 
     def reply(self) -> Reply:
         """The whole of it."""
-        after = retry_after(self._response.headers.get("retry-after"))
-        return Reply(self._response.status_code, b"".join(self._pieces), after)
+        headers = self._response.headers
+        after, request_id = retry_after(headers.get("retry-after")), headers.get("x-request-id", "")
+        return Reply(self._response.status_code, b"".join(self._pieces), after, request_id)
 
 
 def outcome(call: Call[T], found: Reply | Exception) -> T | Failed:

@@ -76,7 +76,7 @@ def retry_after(header: str | None) -> float | None:
     if header.isascii() and header.strip().isdigit():
         return float(header.strip()[:9])
     try:
-        moment = parsedate_to_datetime(header)
-    except ValueError:
+        moment = parsedate_to_datetime(header).astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (moment.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

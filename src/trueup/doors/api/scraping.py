@@ -14,10 +14,13 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from starlette.responses import Response
 
 from trueup.bootstrap import Services
+from trueup.doors.api import documents
 from trueup.telemetry.exposition import Exposition
 
-_bearer = HTTPBearer(auto_error=False, description="an API key, or TRUEUP_METRICS_TOKEN")
-_header = APIKeyHeader(name="X-API-Key", auto_error=False)
+_bearer = HTTPBearer(auto_error=False, scheme_name="MetricsToken", description="TRUEUP_METRICS_TOKEN, or an API key")
+_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="an API key, `tu_...`")
+_TEXT = {"schema": {"type": "string"}}
+_PAGE = {"description": "the metrics", "content": {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}}
 
 
 def add_metrics(app: FastAPI, services: Services, reader: Callable[..., Awaitable[None]]) -> None:
@@ -40,7 +43,13 @@ def add_metrics(app: FastAPI, services: Services, reader: Callable[..., Awaitabl
 
     guarded: list[Any] = [] if settings.metrics_open else [Depends(scraper)]
 
-    @app.get("/metrics", tags=["health"], dependencies=guarded, response_class=Response)
+    @app.get(
+        "/metrics",
+        tags=["health"],
+        dependencies=guarded,
+        response_class=Response,
+        responses={**documents.READING, 200: _PAGE},
+    )
     async def metrics(request: Request) -> Response:
         """Prometheus's text format, or OpenMetrics where it is accepted."""
         telemetry = services.telemetry

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 
 from trueup.bootstrap import Services
 from trueup.domain.batch import Status
-from trueup.doors.api import handlers, schemas
+from trueup.doors.api import documents, handlers, schemas
 from trueup.doors.api.admin import AdminApart
 from trueup.doors.api.edge import Edge, Work
 from trueup.doors.api.errors import answer, shaped, status_of
@@ -49,20 +49,6 @@ __all__ = ["Server", "calm_collector", "configured", "create_app", "serve"]
 
 _bearer = HTTPBearer(auto_error=False, description="an API key, `tu_...`, or a token of the OpenID Connect issuer")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="an API key, `tu_...`")
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.ErrorAnswer, "description": text}
-    for status, text in {
-        400: "the request is wrong",
-        401: "no or unknown API key or token",
-        403: "the caller's role does not allow it, or not for this deployment",
-        404: "unknown name or id",
-        409: "the same identity with other content",
-        413: "too many bytes or instances",
-        429: "the caller's rate is reached: try again after `Retry-After` seconds",
-        422: "an instance or a contract is wrong; `fields` names where",
-        503: "try again after `Retry-After` seconds",
-    }.items()
-}
 
 
 def create_app(services: Services, keys: Authenticator | None = None, reports: Path | None = None) -> FastAPI:
@@ -167,8 +153,8 @@ def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard) -
         tags=["scoring"],
         dependencies=[allowed(Permission.SCORE, of_deployment=True)],
         response_model=schemas.Answer | schemas.BatchAnswer,
-        responses=_ERRORS,
-        openapi_extra=schemas.request_body(schemas.SCORE_SCHEMA, schemas.SCORE_EXAMPLES),
+        responses=documents.ERRORS,
+        openapi_extra=documents.request_body(documents.SCORE_SCHEMA, documents.SCORE_EXAMPLES),
     )
     async def score(name: str) -> Response:
         """Scores one instance or a batch; the answer comes after the ledger has committed it.
@@ -184,8 +170,8 @@ def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard) -
         tags=["outcomes"],
         dependencies=[allowed(Permission.RECORD_OUTCOMES)],
         response_model=schemas.OutcomesAnswer,
-        responses=_ERRORS,
-        openapi_extra=schemas.request_body(schemas.OUTCOMES_SCHEMA, schemas.OUTCOMES_EXAMPLES),
+        responses=documents.ERRORS,
+        openapi_extra=documents.request_body(documents.OUTCOMES_SCHEMA, documents.OUTCOMES_EXAMPLES),
     )
     async def record_outcomes(request: Request) -> Response:
         """Records real outcomes, all or none. One that equals the latest known changes nothing."""
@@ -199,8 +185,8 @@ def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard) -
         status_code=201,
         dependencies=[allowed(Permission.DEPLOY)],
         response_model=schemas.DeploymentAnswer,
-        responses=_ERRORS,
-        openapi_extra=schemas.request_body(schemas.DEPLOY_SCHEMA, schemas.DEPLOY_EXAMPLES),
+        responses=documents.ERRORS,
+        openapi_extra=documents.request_body(documents.DEPLOY_SCHEMA, documents.DEPLOY_EXAMPLES),
     )
     async def deploy(request: Request) -> Response:
         """Makes a version of a model answer under a name. Its files must lie in the server's store."""
@@ -217,7 +203,7 @@ def _add_reading(app: FastAPI, services: Services, work: Work, allowed: Guard) -
         tags=["deployments"],
         dependencies=read,
         response_model=schemas.DeploymentsAnswer,
-        responses=_ERRORS,
+        responses=documents.ERRORS,
     )
     async def deployments(request: Request) -> Response:
         """The newest revision of every deployment that the caller may read."""
@@ -228,8 +214,8 @@ def _add_reading(app: FastAPI, services: Services, work: Work, allowed: Guard) -
         "/v1/deployments/{name}",
         tags=["deployments"],
         dependencies=[allowed(Permission.READ, of_deployment=True)],
-        response_model=schemas.DeploymentAnswer,
-        responses=_ERRORS,
+        response_model=schemas.DeploymentState,
+        responses=documents.ERRORS,
     )
     async def deployment(name: str) -> Response:
         """The newest revision of one deployment."""
@@ -240,7 +226,7 @@ def _add_reading(app: FastAPI, services: Services, work: Work, allowed: Guard) -
         tags=["contracts"],
         dependencies=read,
         response_model=schemas.ContractAnswer,
-        responses=_ERRORS,
+        responses=documents.ERRORS,
     )
     async def contract(request: Request, name: str, version: Annotated[int | None, Query(ge=1)] = None) -> Response:
         """A contract, its newest version unless one is named."""
@@ -252,7 +238,7 @@ def _add_reading(app: FastAPI, services: Services, work: Work, allowed: Guard) -
         tags=["predictions"],
         dependencies=read,
         response_model=schemas.PredictionsAnswer,
-        responses=_ERRORS,
+        responses=documents.ERRORS,
     )
     async def predictions(request: Request, where: Annotated[PredictionFilter, Depends(_filter)]) -> Response:
         """Predictions that fulfil all conditions, newest events first."""
@@ -264,7 +250,7 @@ def _add_reading(app: FastAPI, services: Services, work: Work, allowed: Guard) -
         tags=["predictions"],
         dependencies=read,
         response_model=schemas.PredictionAnswer,
-        responses=_ERRORS,
+        responses=documents.ERRORS,
     )
     async def prediction(request: Request, prediction_id: UUID) -> Response:
         """One prediction with its fields, reasons and outcome."""

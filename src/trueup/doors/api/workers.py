@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.responses import Response
 
-from trueup.doors.api import handlers, schemas
+from trueup.doors.api import documents, handlers, schemas
 from trueup.doors.api.edge import Work
 from trueup.doors.workers.reports import Reports
 
@@ -15,7 +15,13 @@ from trueup.doors.workers.reports import Reports
 def add_workers(app: FastAPI, work: Work, reports: Reports, allowed: Any) -> None:
     """Adds the path; ``allowed`` is the dependency that lets readers in."""
 
-    @app.get("/v1/server", tags=["health"], dependencies=[allowed], response_model=schemas.ServerAnswer)
+    @app.get(
+        "/v1/server",
+        tags=["health"],
+        dependencies=[allowed],
+        response_model=schemas.ServerAnswer,
+        responses=documents.READING,
+    )
     async def server() -> Response:
         """Every worker with its memory and models; a model's memory is by how much the process grew to load it."""
         return handlers.reply({"workers": await work.run(reports.all)})
