@@ -8,7 +8,7 @@ OUT ?=
 PROTO := trueup/doors/inference/grpc/generated
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit clients bench bench-peers lock proto clean
+.PHONY: help demo test lint unit clients bench bench-peers lock proto types clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -53,6 +53,10 @@ lock: $(VENV)/.dev ## resolve the dependencies anew, with hashes
 proto: ## make the gRPC door's Python code from its .proto file
 	$(BIN)/python -m grpc_tools.protoc -I $(PROTO)=src/trueup/doors/inference/grpc --python_out=$(or $(OUT),src) \
 		--pyi_out=$(or $(OUT),src) --grpc_python_out=$(or $(OUT),src) $(PROTO)/open_inference.proto
+
+types: $(VENV)/.dev ## make the TypeScript types from the OpenAPI document (needs Node 18 or newer and npm)
+	$(BIN)/trueup openapi > clients/typescript/openapi.json
+	cd clients/typescript && npm ci && npm run generate && npm run check
 
 clean: ## remove what the commands above made here (not the data of trueup)
 	rm -rf $(VENV) $(VENV)-clients $(VENV)-mlserver $(VENV)-kserve $(VENV)-granian build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -58,8 +58,8 @@ class Served:
 def serving(up: trueup.Trueup, tokens: Authenticator | None = None, *, drain_s: float = 0) -> Iterator[Served]:
     """Serves until the block is left, then drains. ``tokens`` know callers that come without a key."""
     keys = MemoryApiKeys()
-    up.services.open_spool()
     settings = up.services.settings
+    up.services.open_spool()
     gate = Gate(keys, tokens, settings.rates)
     app = create_app(up.services, gate)
     front = Front(app, up.services, gate, lambda: bool(app.state.draining))

@@ -137,6 +137,14 @@ def test_the_readmes_program_works(place: Place):
     place.run(sys.executable, "-c", PREPARED + program)
 
 
+def test_the_programs_that_call_a_server_work(place: Place, served: dict[str, str]):
+    programs = blocks(ROOT / "docs/how-to/call-from-python.md", "python")
+    assert len(programs) == 5
+    shown = place.run(sys.executable, "-c", "\n".join(programs), **served)
+    assert "('last_value_usd', 'type')" in shown
+    assert shown.splitlines()[-2:] == ["2 []", "10"]
+
+
 def test_the_tutorial_does_what_it_says(tmp_path: Path):
     page = ROOT / "docs/tutorials/first-prediction.md"
     reader = Place(tmp_path)

@@ -53,3 +53,12 @@ def test_the_bookings_steps_have_the_same_names_in_code_and_docs():
     docs = re.findall(r"^\| (\d) (\w+) \|", (ROOT / "docs/explanation/booking.md").read_text(), re.MULTILINE)
     assert code == docs
     assert len(code) == 5
+
+
+def test_the_reloads_steps_have_the_same_names_in_code_and_docs():
+    import trueup.scoring.models as module
+
+    code = re.findall(r"^(\d)\. \*(\w+)\*", module.__doc__ or "", re.MULTILINE)
+    docs = re.findall(r"^\| (\d) (\w+) \|", (ROOT / "docs/explanation/hot-reload.md").read_text(), re.MULTILINE)
+    assert code == docs
+    assert len(code) == 5

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp
 from trueup.doors.api.connections import allow_files, bounded
 from trueup.doors.headers import TRANSPORT_SECURITY
 from trueup.doors.tls import Certificates
-from trueup.errors import InvalidInput
+from trueup.errors import InvalidInput, Unavailable
 from trueup.settings import Settings
 from trueup.telemetry import log
 
@@ -173,7 +173,7 @@ def configured(served: ASGIApp, settings: Settings) -> uvicorn.Config:
 def listening(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """A bound socket; ``shared`` with other processes of this user, among which the kernel spreads connections.
 
-    Raises InvalidInput where the address cannot be had.
+    Raises InvalidInput for a host that is none of this machine, Unavailable where the port is taken.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -190,7 +190,7 @@ def listening(host: str, port: int, *, shared: bool = False) -> socket.socket:
         made.bind(address)
     except OSError as error:
         made.close()
-        raise InvalidInput(
+        raise Unavailable(
             f"port {port} cannot be listened on ({error.strerror})", next_step="set TRUEUP_PORT, or 0 for any"
         ) from None
     return made

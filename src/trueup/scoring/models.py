@@ -3,7 +3,7 @@
 1. *notice* a newer revision: the watch reads all revisions every ``WATCH_S``, without it a request does, at most
    once in ``REFRESH_S``
 2. *load* it beside the one that answers, its digest checked, in a thread of its own
-3. *warm it up*
+3. *warm* it up: an instance alone, a batch, reasons
 4. *swap* one reference
 5. *unload* the old one when the last batch that holds it has ended
 
@@ -18,7 +18,6 @@ import time
 import weakref
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -112,8 +111,9 @@ class Models:
                 return self._loaded(slot, deployment, patient=not fresh)
         if time.monotonic() - slot.checked_at >= REFRESH_S and slot.looking.acquire(blocking=False):
             try:
-                with suppress(Unavailable):  # booking decides
-                    self._follow(slot, self._registry.deployment(name))
+                self._follow(slot, self._registry.deployment(name))
+            except Unavailable:
+                pass  # what is in memory goes on: booking decides whether it may be answered
             finally:
                 slot.looking.release()
         return slot.current or current
@@ -151,11 +151,6 @@ class Models:
         for slot in list(self._slots.values()):
             slot.current = None
 
-    def in_memory(self, mode: Mode) -> list[str]:
-        """The deployments of a mode that answer from memory."""
-        held = [slot.current.deployment for slot in list(self._slots.values()) if slot.current is not None]
-        return [deployment.name for deployment in held if deployment.serving.mode is mode]
-
     @property
     def unloaded(self) -> int:
         """How many models were closed so far."""
@@ -177,6 +172,11 @@ class Models:
                 "retry_in_s": round(max(0.0, failure.retry_at - time.monotonic()), 1),
             },
         }
+
+    def in_memory(self, mode: Mode) -> list[str]:
+        """The deployments of a mode whose models are loaded."""
+        loaded = [(slot.name, slot.current) for slot in list(self._slots.values())]
+        return [name for name, found in loaded if found is not None and found.deployment.serving.mode is mode]
 
     def counts(self) -> dict[str, int]:
         """Deployments in memory, those whose newest revision does not answer yet, and those with a failed load."""

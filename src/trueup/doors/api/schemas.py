@@ -3,13 +3,13 @@ decoder as the bytes that were sent; the pydantic models describe them in the Op
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from trueup.domain.batch import Role
+from trueup.domain.batch import Channel, Role, Status
 from trueup.domain.deployment import Runtime
 
 Key = Annotated[str, msgspec.Meta(min_length=1)]
@@ -100,7 +100,7 @@ class Answer(_Documented):
     status: str = Field(description="scored, abstained or fallback")
     score: float | None
     class_: str | None = Field(None, alias="class")
-    outputs: list[float] | None = None
+    outputs: list[float | None] | None = None
     decision: str | None
     expected_cost: float | None
     repeated: bool = Field(description="the identity was answered before; this is its first answer")
@@ -181,7 +181,126 @@ class ServerAnswer(_Documented):
     workers: list[Worker]
 
 
+class ContractName(_Documented):
+    """Which contract a version keeps."""
+
+    name: str
+    version: int
+    digest: str = Field(description="SHA-256 (hex) of its meaning")
+
+
+class Artifact(_Documented):
+    """One file of a model."""
+
+    runtime: str
+    digest: str = Field(description="SHA-256 (hex)")
+
+
+class Parity(_Documented):
+    """How far two runtimes of one model differ."""
+
+    reference: str
+    other: str
+    rows: int
+    max_difference: float | None
+    switch_at: int = Field(description="batch size from which `other` answers; 0: never")
+
+
+class DeployedVersion(_Documented):
+    """A version of a model."""
+
+    name: str
+    version: str
+    contract: ContractName
+    artifacts: list[Artifact]
+    parity: list[Parity]
+    libraries: dict[str, str]
+
+
+class DeploymentAnswer(_Documented):
+    """What answers under a name now."""
+
+    name: str
+    revision: int
+    champion: DeployedVersion
+    challengers: list[DeployedVersion]
+    shadows: list[DeployedVersion]
+    serving: dict[str, Any] = Field(description="see the reference of `trueup deploy --serving`")
+    deployed_at: datetime | None
+    deployed_by: str
+
+
+class DeploymentsAnswer(_Documented):
+    """Every deployment that the caller may read."""
+
+    deployments: list[DeploymentAnswer]
+
+
+class ContractAnswer(_Documented):
+    """A contract as plain JSON values."""
+
+    digest: str = Field(description="SHA-256 (hex) of its meaning")
+    contract: dict[str, Any]
+
+
+class PredictionSummary(_Documented):
+    """One line of a listing."""
+
+    prediction_id: str
+    event_time: datetime
+    deployment: str
+    model_version: str
+    role: Role
+    status: Status
+    business_key: str | None
+    score: float | None
+    class_: str | None = Field(alias="class")
+    decision: str | None
+    expected_cost: float | None
+    booked_at: datetime
+
+
+class PredictionsAnswer(_Documented):
+    """Newest events first."""
+
+    predictions: list[PredictionSummary]
+
+
+class Steps(_Documented):
+    """Microseconds of each step."""
+
+    parse: int
+    validate_: int = Field(alias="validate")
+    queue: int
+    model: int
+
+
+class PredictionAnswer(PredictionSummary):
+    """Everything about one prediction."""
+
+    channel: Channel
+    source: str
+    source_key: str
+    event_day: date
+    outputs: list[float | None] | None
+    due_day: date | None = Field(description="when the outcome is due; null: when published")
+    received_at: datetime
+    contract: str
+    contract_version: int
+    contract_digest: str
+    batch_id: int
+    content_digest: str
+    steps_us: Steps
+    fields: dict[str, Any] = Field(description="the instance, by the contract's names")
+    reasons: list[Reason]
+    outcome: float | str | None = Field(description="what really happened; null as long as nobody said")
+    outcome_known_at: datetime | None
+    outcome_revision: int | None
+
+
 _FEATURES = {"settlement_date": "2026-11-20", "cusip": "037833100", "last_value_usd": 1250000.0}
+_VALUE = {"type": ["string", "number", "boolean", "null"]}
+_INSTANCE = {"type": "object", "additionalProperties": _VALUE}
 SCORE_SCHEMA: dict[str, Any] = {
     "oneOf": [
         {
@@ -190,7 +309,7 @@ SCORE_SCHEMA: dict[str, Any] = {
             "required": ["instance"],
             "additionalProperties": False,
             "properties": {
-                "instance": {"type": "object", "description": "the contract's fields by name"},
+                "instance": {**_INSTANCE, "description": "the contract's fields by name"},
                 "key": {"type": "string", "description": "idempotency key: a retry gets the first answer"},
                 "event_time": {
                     "type": "string",
@@ -206,7 +325,7 @@ SCORE_SCHEMA: dict[str, Any] = {
             "required": ["instances"],
             "additionalProperties": False,
             "properties": {
-                "instances": {"type": "array", "items": {"type": "object"}},
+                "instances": {"type": "array", "items": _INSTANCE},
                 "keys": {"type": "array", "items": {"type": "string"}, "description": "one idempotency key a row"},
                 "event_times": {"type": "array", "items": {"type": "string", "format": "date-time"}},
                 "reasons": {"type": "boolean", "default": False},
@@ -228,7 +347,7 @@ OUTCOMES_SCHEMA: dict[str, Any] = {
         "source": {"type": "string", "description": "where the facts come from, such as a file's name"},
         "outcomes": {
             "type": "array",
-            "items": {"type": "object", "description": "the business-key fields, event_day, value, observed_at"},
+            "items": {**_INSTANCE, "description": "the business-key fields, event_day, value, observed_at"},
         },
     },
 }
@@ -252,7 +371,7 @@ DEPLOY_SCHEMA: dict[str, Any] = {
         "version": {"type": "string"},
         "contract": {
             "description": "YAML text, or the same as an object",
-            "anyOf": [{"type": "string"}, {"type": "object"}],
+            "anyOf": [{"type": "string"}, {"type": "object", "additionalProperties": True}],
         },
         "artifacts": {
             "type": "array",
@@ -266,7 +385,11 @@ DEPLOY_SCHEMA: dict[str, Any] = {
             },
         },
         "role": {"type": "string", "enum": [str(r) for r in Role], "default": "champion"},
-        "serving": {"type": "object", "description": "see the reference of `trueup deploy --serving`"},
+        "serving": {
+            "type": "object",
+            "additionalProperties": True,
+            "description": "see the reference of `trueup deploy --serving`",
+        },
         "libraries": {"type": "object", "additionalProperties": {"type": "string"}},
     },
 }

@@ -73,6 +73,7 @@ def create_app(services: Services, keys: Authenticator | None = None, reports: P
         version="1",
         redoc_url=None,
         static_url="/docs/viewer",
+        generate_unique_id_function=lambda route: route.name,  # what generated clients call the operation
     )
     work = Work(services.settings.limits)
     app.state.draining = False
@@ -197,6 +198,7 @@ def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard) -
         tags=["deployments"],
         status_code=201,
         dependencies=[allowed(Permission.DEPLOY)],
+        response_model=schemas.DeploymentAnswer,
         responses=_ERRORS,
         openapi_extra=schemas.request_body(schemas.DEPLOY_SCHEMA, schemas.DEPLOY_EXAMPLES),
     )
@@ -210,7 +212,13 @@ def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard) -
 def _add_reading(app: FastAPI, services: Services, work: Work, allowed: Guard) -> None:
     read = [allowed(Permission.READ)]
 
-    @app.get("/v1/deployments", tags=["deployments"], dependencies=read, responses=_ERRORS)
+    @app.get(
+        "/v1/deployments",
+        tags=["deployments"],
+        dependencies=read,
+        response_model=schemas.DeploymentsAnswer,
+        responses=_ERRORS,
+    )
     async def deployments(request: Request) -> Response:
         """The newest revision of every deployment that the caller may read."""
         caller: Caller = request.state.caller
@@ -220,25 +228,44 @@ def _add_reading(app: FastAPI, services: Services, work: Work, allowed: Guard) -
         "/v1/deployments/{name}",
         tags=["deployments"],
         dependencies=[allowed(Permission.READ, of_deployment=True)],
+        response_model=schemas.DeploymentAnswer,
         responses=_ERRORS,
     )
     async def deployment(name: str) -> Response:
         """The newest revision of one deployment."""
         return await work.run(lambda: handlers.deployment(services, name))
 
-    @app.get("/v1/contracts/{name}", tags=["contracts"], dependencies=read, responses=_ERRORS)
+    @app.get(
+        "/v1/contracts/{name}",
+        tags=["contracts"],
+        dependencies=read,
+        response_model=schemas.ContractAnswer,
+        responses=_ERRORS,
+    )
     async def contract(request: Request, name: str, version: Annotated[int | None, Query(ge=1)] = None) -> Response:
         """A contract, its newest version unless one is named."""
         caller: Caller = request.state.caller
         return await work.run(lambda: handlers.contract(services, name, version, caller))
 
-    @app.get("/v1/predictions", tags=["predictions"], dependencies=read, responses=_ERRORS)
+    @app.get(
+        "/v1/predictions",
+        tags=["predictions"],
+        dependencies=read,
+        response_model=schemas.PredictionsAnswer,
+        responses=_ERRORS,
+    )
     async def predictions(request: Request, where: Annotated[PredictionFilter, Depends(_filter)]) -> Response:
         """Predictions that fulfil all conditions, newest events first."""
         caller: Caller = request.state.caller
         return await work.run(lambda: handlers.predictions(services, where, caller))
 
-    @app.get("/v1/predictions/{prediction_id}", tags=["predictions"], dependencies=read, responses=_ERRORS)
+    @app.get(
+        "/v1/predictions/{prediction_id}",
+        tags=["predictions"],
+        dependencies=read,
+        response_model=schemas.PredictionAnswer,
+        responses=_ERRORS,
+    )
     async def prediction(request: Request, prediction_id: UUID) -> Response:
         """One prediction with its fields, reasons and outcome."""
         caller: Caller = request.state.caller
@@ -298,6 +325,7 @@ def serve(
     settings = services.settings
     with open_gate(services) as gate, ExitStack() as open_sockets:
         sockets = [open_sockets.enter_context(listening(host, port, shared=shared))]
+        services.open_spool()
         app = create_app(services, gate, reports)
         calm_collector()
         services.open_spool()

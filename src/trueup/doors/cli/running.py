@@ -1,4 +1,4 @@
-"""`trueup up`, `demo`, `doctor` and `version`: running trueup and seeing how it is."""
+"""`trueup up`, `demo`, `doctor`, `openapi` and `version`: running trueup and seeing how it is."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     )(demo)
     app.command(epilog="Example:  trueup doctor --json")(doctor)
     app.command(epilog="Example:  trueup version")(version)
+    app.command(epilog="Example:  trueup openapi > openapi.json")(openapi)
 
 
 def up(
@@ -161,6 +162,13 @@ def version() -> None:
     typer.echo(installed("trueup"))
 
 
+def openapi() -> None:
+    """Print the HTTP API's OpenAPI document, for generators of clients. Needs no database."""
+    from trueup.doors.api.openapi import document
+
+    print_json(document())
+
+
 def doctor(as_json: JsonOption = False) -> None:
     """Check settings, data directory, database and optional extras. Exits with 1 when something needed fails."""
     checks = list(_checks())
@@ -229,7 +237,7 @@ def _extras() -> Any:
     from importlib.util import find_spec
 
     modules = {"onnx": "onnxruntime", "xgboost": "xgboost", "lightgbm": "lightgbm", "sklearn": "skops",
-               "mlflow": "mlflow", "grpc": "grpc_health", "oidc": "joserfc",
+               "mlflow": "mlflow", "grpc": "grpc_health", "oidc": "joserfc", "client": "httpx2",
                "arrow": "pyarrow", "pandas": "pandas", "polars": "polars"}  # fmt: skip
     for extra, module in modules.items():
         there = find_spec(module) is not None
