@@ -110,10 +110,6 @@ class Services:
         """Whether requests can be answered: by a spool with room also while the database is away."""
         return all(checks.values()) or (checks.get("spool", False) and checks["models"])
 
-    def _figure(self, name: str) -> float:
-        """One of the spool's figures, for whoever watches."""
-        return 0.0 if self.spool is None else float(self.spool.stats()[name])
-
     def _spools(self) -> bool:
         """Whether a deployment that is in memory answers from the spool."""
         return bool(self.scoring.models.in_memory(Mode.SPOOLED))

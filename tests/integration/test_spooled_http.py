@@ -140,6 +140,12 @@ def is_drained(door: Served) -> bool:
     return spool.stats()["depth_rows"] == 0
 
 
+def exposed(door: Served, name: str) -> float:
+    """A gauge as a scrape tells it."""
+    lines = door.get("/metrics").text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name}{{"))
+
+
 def booked(door: Served, name: str) -> list[tuple[str, float]]:
     rows = door.up.query(
         "SELECT prediction_id::text AS id, score FROM predictions WHERE deployment = %(name)s", name=name
@@ -159,6 +165,8 @@ def outage_is_survived(door: Served, outage: Callable[[], AbstractContextManager
                 {"ledger": False, "registry": False, "models": True, "spool": True},
             )
             assert door.get("/v2/health/ready", role=None).status_code == 200
+            assert exposed(door, "trueup_spool_rows") > 0
+            assert exposed(door, "trueup_spool_oldest_seconds") > 0
             time.sleep(OUTAGE_S / 2)
             ended = time.monotonic()
         known = len(durable.answers)

@@ -46,7 +46,7 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
 @contextmanager
 def listening(tls: Tls) -> Iterator[int]:
     """The port of a server that says hello over TLS."""
-    running = uvicorn.Server(configured(hello, Settings(tls=tls), host="127.0.0.1", port=0))
+    running = uvicorn.Server(configured(hello, Settings(tls=tls)))
     bound = socket.socket()
     bound.bind(("127.0.0.1", 0))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]}, daemon=True)

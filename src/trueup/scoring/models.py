@@ -18,7 +18,6 @@ import time
 import weakref
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -151,6 +150,7 @@ class Models:
         for slot in list(self._slots.values()):
             slot.current = None
 
+    @property
     def unloaded(self) -> int:
         """How many models were closed so far."""
         return self._loading.unloaded
