@@ -1,208 +1,193 @@
-"""Single-row requests: ours, durable, beside a hand-written FastAPI handler that records nothing, and a bare echo.
+"""Online scoring, side by side in one run: ours, durable and spooled, beside a hand-written FastAPI handler that
+records nothing, other makers' servers, and a bare echo on the same server.
 
-One run, interleaved rounds. Where there are two cores the server has one (with its PostgreSQL beside the client
-on the other), so that the client does not take the server's time.
+Interleaved rounds, every request with other rows; the server has one core, the client (with our PostgreSQL) the other.
+Other makers' servers take part where ``make bench-peers`` has put them.
+
+    python benchmarks/serving.py [--picture FILE.svg]       ROUNDS=3 SECONDS=2 in the environment
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
-import multiprocessing
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-FEATURES = 30
-FIELDS = "".join(f"  f{i}: float64\n" for i in range(FEATURES))
-CONTRACT = (
-    f"name: bench\nversion: 1\nfields:\n  item: {{type: string, role: key}}\n{FIELDS}output: {{kind: probability}}\n"
-    "label: {name: l, type: bool, horizon: {days: 1}}\ndecision: {threshold: 0.5}\n"
-)
-ROUNDS, SECONDS = int(os.environ.get("ROUNDS", "3")), 3.0
+import numpy as np
+import uvloop
+from contestants import CONTRACT, FEATURES, Contestant, all_of_them, model, pinned
+
+__all__ = ["CONTRACT", "FEATURES", "as_oip", "model", "record"]
+
+ROUNDS, SECONDS = int(os.environ.get("ROUNDS", "3")), float(os.environ.get("SECONDS", "2"))
 CONNECTIONS = (1, 8, 32, 128)
-
-
-def pinned(core: int) -> None:
-    if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
-        os.sched_setaffinity(0, {core})
-
-
-def model(folder: Path) -> Path:
-    """200 trees of depth 6 as ONNX."""
-    import numpy as np
-    from skl2onnx import to_onnx
-    from sklearn.ensemble import GradientBoostingClassifier
-
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=(3000, FEATURES)).astype(np.float32)
-    fitted = GradientBoostingClassifier(n_estimators=200, max_depth=4).fit(x, x[:, 0] + x[:, 1] * x[:, 2] > 0)
-    path = folder / "model.onnx"
-    path.write_bytes(to_onnx(fitted, x[:1], options={"zipmap": False}).SerializeToString())
-    return path
-
-
-def run(app: Any, port: int) -> None:
-    import uvicorn
-
-    uvicorn.run(
-        app, port=port, log_level="error", access_log=False, lifespan="off", loop="uvloop", http="httptools",
-        proxy_headers=False,
-    )  # fmt: skip
-
-
-def ours(port: int, model_path: str, ready: Any) -> None:
-    import trueup
-    from trueup.doors.api.server import calm_collector, create_app
-    from trueup.doors.auth import ApiRole, MemoryApiKeys
-    from trueup.doors.inference.server import Front
-
-    with tempfile.TemporaryDirectory() as folder, trueup.connect(trueup.Settings(data_dir=Path(folder))) as up:
-        up.deploy("m", contract=CONTRACT, model=model_path, version="1",
-                  serving=trueup.Serving(replay_grade=trueup.ReplayGrade.TOLERANCE, tolerance=1e-6,
-                                         reason_codes=0))  # fmt: skip
-        keys = MemoryApiKeys()
-        ready.put(keys.create("bench", ApiRole.SCORER, by="bench")[1])
-        pinned(0)
-        app = create_app(up.services, keys)
-        calm_collector()
-        run(Front(app, up.services, keys, lambda: False), port)
-
-
-def fastapi_handler(port: int, model_path: str, ready: Any) -> None:
-    """What people write: a pydantic model of the features, one call of the model, nothing recorded."""
-    import numpy as np
-    import onnxruntime
-    from fastapi import FastAPI
-    from pydantic import create_model
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model_path, options)
-    row_type = create_model("Row", item=(str, ...), **{f"f{i}": (float, ...) for i in range(FEATURES)})  # type: ignore[call-overload]
-    app = FastAPI()
-
-    def score(row: Any) -> dict[str, float]:
-        values = np.array([[getattr(row, f"f{i}") for i in range(FEATURES)]], np.float32)
-        return {"score": float(session.run(None, {"X": values})[1][0, 1])}
-
-    score.__annotations__["row"] = row_type  # of a class that exists only now
-    app.post("/score")(score)
-    ready.put("")
-    pinned(0)
-    run(app, port)
-
-
-def echo(port: int, model_path: str, ready: Any) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-        await send({"type": "http.response.body", "body": b"{}"})
-
-    ready.put("")
-    pinned(0)
-    run(app, port)
+DIFFERENT = 512  # requests that are made beforehand
+FASTAPI = "FastAPI + pydantic + onnxruntime, records nothing"
+Request = tuple[str, bytes, dict[str, str]]  # path, body, further headers
 
 
 def record(i: int) -> dict[str, Any]:
     return {"item": f"I{i}", **{f"f{j}": ((i * 37 + j * 11) % 1000) / 500 - 1 for j in range(FEATURES)}}
 
 
-def as_record(i: int) -> tuple[str, bytes]:
-    return "/score", json.dumps(record(i)).encode()
+def rows(i: int) -> list[dict[str, Any]]:
+    return [record(100 * i + k) for k in range(100)]
 
 
 def as_oip(i: int) -> tuple[str, bytes]:
-    row = record(i)
-    document = {
-        "inputs": [
-            {"name": "item", "shape": [1], "datatype": "BYTES", "data": [row["item"]]},
-            {"name": "features", "shape": [1, FEATURES], "datatype": "FP64",
-             "data": [row[f"f{j}"] for j in range(FEATURES)]},
-        ]
-    }  # fmt: skip
-    return "/v2/models/m/infer", json.dumps(document).encode()
+    return "/v2/models/m/infer", oip([record(i)])
 
 
-async def client(port: int, key: str, make: Callable[[int], tuple[str, bytes]], connections: int) -> dict[str, float]:
+def oip(found: list[dict[str, Any]]) -> bytes:
+    data = [row[f"f{j}"] for row in found for j in range(FEATURES)]
+    items = {"name": "item", "shape": [len(found)], "datatype": "BYTES", "data": [row["item"] for row in found]}
+    features = {"name": "features", "shape": [len(found), FEATURES], "datatype": "FP64", "data": data}
+    return json.dumps({"inputs": [items, features]}).encode()
+
+
+def oip_binary(found: list[dict[str, Any]]) -> Request:
+    texts = [row["item"].encode() for row in found]
+    items = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+    block = np.array([[row[f"f{j}"] for j in range(FEATURES)] for row in found], "<f8").tobytes()
+    inputs = [
+        {"name": "item", "shape": [len(found)], "datatype": "BYTES", "parameters": {"binary_data_size": len(items)}},
+        {"name": "features", "shape": [len(found), FEATURES], "datatype": "FP64",
+         "parameters": {"binary_data_size": len(block)}},
+    ]  # fmt: skip
+    head = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
+    return "/v2/models/m/infer", head + items + block, {"inference-header-content-length": str(len(head))}
+
+
+def request_of(one: Contestant, form: str, i: int) -> Request:
+    """The ``i``-th request in the words that the server knows."""
+    ours = one.name.startswith("trueup")
+    score = "/v1/deployments/m/score"
+    if form == "records":
+        sent = {"instance": record(i)} if ours else record(i)
+        return (score if ours else "/score"), json.dumps(sent).encode(), {}
+    if form == "records x100":
+        return (score if ours else "/score-many"), json.dumps({"instances": rows(i)}).encode(), {}
+    if form == "oip binary x100":
+        return oip_binary(rows(i))
+    return "/v2/models/m/infer", oip(rows(i) if form == "oip x100" else [record(i)]), {}
+
+
+async def measured(one: Contestant, requests: list[bytes], connections: int) -> dict[str, float]:
     """Keep-alive connections that each send the next request when the last is answered."""
-    requests = []
-    for i in range(512):
-        path, body = make(i)
-        head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n"
-        requests.append(head.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body)
     times: list[float] = []
     errors = 0
     until = time.perf_counter() + SECONDS
 
-    async def one(start: int) -> None:
+    async def caller(start: int) -> None:
         nonlocal errors
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
         i = start
         while time.perf_counter() < until:
             began = time.perf_counter()
-            writer.write(requests[i % 512])
+            writer.write(requests[i % len(requests)])
             head = await reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-            await reader.readexactly(length)
+            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
             times.append(time.perf_counter() - began)
             errors += not head.startswith(b"HTTP/1.1 200")
             i += 7
         writer.close()
 
-    await asyncio.gather(*(one(c * 13) for c in range(connections)))
+    await asyncio.gather(*(caller(c * 13) for c in range(connections)))
     times.sort()
-    return {
-        "rate": len(times) / SECONDS,
-        "p50": times[len(times) // 2] * 1e3,
-        "p99": times[len(times) * 99 // 100] * 1e3,
-        "p999": times[len(times) * 999 // 1000] * 1e3,
-        "errors": float(errors),
+    cut = {
+        name: times[int(len(times) * share)] * 1e3 for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999))
     }
+    return {"rate": len(times) / SECONDS, **cut, "errors": float(errors)}
 
 
-def main() -> None:
-    import uvloop
+def wired(one: Contestant, form: str) -> list[bytes]:
+    """The requests as bytes on the wire."""
+    made = []
+    for i in range(DIFFERENT if "x100" not in form else 64):
+        path, body, more = request_of(one, form, i)
+        headers = {"host": "x", "content-type": "application/json", "content-length": str(len(body)), **more}
+        if one.key:
+            headers["authorization"] = f"Bearer {one.key}"
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        made.append(f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
+    return made
 
+
+def compared(found: list[Contestant], forms: tuple[str, ...], connections: int) -> dict[str, dict[str, float]]:
+    """Medians of interleaved rounds, by server and form."""
+    lanes = [(one, form, wired(one, form)) for one in found for form in one.speaks if form in forms]
+    rounds: dict[str, list[dict[str, float]]] = {f"{one.name} ({form})": [] for one, form, _ in lanes}
+    for _ in range(ROUNDS):
+        for one, form, requests in lanes:
+            rounds[f"{one.name} ({form})"].append(uvloop.run(measured(one, requests, connections)))
+    medians = {name: {k: statistics.median(r[k] for r in many) for k in many[0]} for name, many in rounds.items()}
+    for one, form, _ in lanes:
+        medians[f"{one.name} ({form})"]["memory"] = one.memory_mb
+    return medians
+
+
+def shown(title: str, medians: dict[str, dict[str, float]], base: str) -> None:
+    limit = medians[base]["rate"]
+    print(f"\n### {title}\n")
+    print("| server (form) | req/s | / FastAPI | p50 ms | p99 ms | p99.9 ms | memory MB | errors |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, m in medians.items():
+        print(
+            f"| {name} | {m['rate']:,.0f} | {m['rate'] / limit:.2f} | {m['p50']:.2f} | {m['p99']:.2f} | "
+            f"{m['p99.9']:.2f} | {m['memory']:.0f} | {m['errors']:.0f} |",
+            flush=True,
+        )
+
+
+def picture(path: Path, medians: dict[str, dict[str, float]]) -> None:
+    """Bars of requests a second at 32 connections."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    names = [name for name in medians if not name.startswith("bare")]
+    rates = [medians[name]["rate"] for name in names]
+    colours = ["#1f6f8b" if name.startswith("trueup") else "#b8b8b8" for name in names]
+    figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(names) + 1))
+    bars = axes.barh(names, rates, color=colours)
+    axes.bar_label(bars, [f"{rate:,.0f}" for rate in rates], padding=4)
+    axes.invert_yaxis()
+    axes.set_xlabel("single-row requests a second, 32 connections, server on one core")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+
+
+def main(bench: Callable[[list[Contestant]], None]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        path = str(model(Path(folder)))
-        contestants: dict[str, tuple[Any, Callable[[int], tuple[str, bytes]]]] = {
-            "bare echo": (echo, as_record),
-            "FastAPI + pydantic + onnxruntime, records nothing": (fastapi_handler, as_record),
-            "trueup, durable": (ours, as_oip),
-        }
-        context = multiprocessing.get_context("spawn")
-        running = {}
-        for number, (name, (serve, _)) in enumerate(contestants.items()):
-            ready = context.Queue()
-            process = context.Process(target=serve, args=(8500 + number, path, ready))
-            process.start()
-            running[name] = (process, 8500 + number, ready.get(timeout=120))
-        time.sleep(2)
-        pinned(1)
-        print("| connections | server | req/s | p50 ms | p99 ms | p99.9 ms | errors |\n|---|---|---|---|---|---|---|")
-        for connections in CONNECTIONS:
-            found: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
-            for _ in range(ROUNDS):
-                for name, (_, make) in contestants.items():
-                    _, port, key = running[name]
-                    found[name].append(uvloop.run(client(port, key, make, connections)))
-            for name, rounds in found.items():
-                median = {k: statistics.median(r[k] for r in rounds) for k in rounds[0]}
-                print(
-                    f"| {connections} | {name} | {median['rate']:,.0f} | {median['p50']:.2f} | {median['p99']:.2f} | "
-                    f"{median['p999']:.2f} | {median['errors']:.0f} |"
-                )
-            sys.stdout.flush()
-        for process, _, _ in running.values():
-            process.terminate()
-            process.join()
+        found = all_of_them(str(model(Path(folder))))
+        try:
+            pinned(1)
+            bench(found)
+        finally:
+            for one in found:
+                one.stop()
+
+
+def everything(found: list[Contestant], svg: Path | None) -> None:
+    single, large = ("records", "oip"), ("records x100", "oip x100", "oip binary x100")
+    for connections in CONNECTIONS:
+        medians = compared(found, single, connections)
+        shown(f"Single rows, {connections} connection(s)", medians, f"{FASTAPI} (records)")
+        if connections == 32 and svg is not None:
+            picture(svg, medians)
+    shown("100 rows a request, 8 connections", compared(found, large, 8), f"{FASTAPI} (records x100)")
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--picture", type=Path)
+    asked = parser.parse_args()
+    main(lambda found: everything(found, asked.picture))

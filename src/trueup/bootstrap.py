@@ -34,6 +34,14 @@ from trueup.sql.runner import PostgresQueries
 from trueup.telemetry import configure
 from trueup.telemetry.requests import Telemetry
 
+_SPOOL_GAUGES = {
+    "spool_rows": "depth_rows",
+    "spool_bytes": "depth_bytes",
+    "spool_oldest_seconds": "oldest_age_s",
+    "spool_dead_letters": "dead_letters",
+    "spool_conflicts": "conflicts",
+}
+
 
 @dataclass
 class Services:
@@ -69,23 +77,15 @@ class Services:
             root = self.settings.data_dir / "spool"
             self.spool = SpooledLedger(self.ledger, Lookup(writer, limits.spool_lookup_s), root, limits)
             self.scoring.spool = ObservedLedger(self.spool, self.telemetry.metrics)
-            self._show_spool(self.spool)
+            for gauge, figure in _SPOOL_GAUGES.items():
+                self.telemetry.metrics.observe(gauge, partial(self._figure, figure))
             self.drainer = Drainer(self.spool)
             if draining:
                 self.drainer.start()
         return self.spool
 
-    def _show_spool(self, spool: SpooledLedger) -> None:
-        """Has the metrics ask the spool how much waits."""
-
-        def asked(name: str) -> Callable[[], float]:
-            return lambda: float(spool.stats()[name])
-
-        for gauge, name in (("rows", "depth_rows"), ("bytes", "depth_bytes"), ("oldest_seconds", "oldest_age_s")):
-            self.telemetry.metrics.observe(f"spool_{gauge}", asked(name))
-
     def close(self) -> None:
-        """Closes the spool (what is undrained stays on disk), models, telemetry, connections; then lets go of the
+        """Closes the spool (what is undrained stays on disk), models, telemetry and connections; then lets go of the
         embedded database."""
         if self.drainer is not None and self.spool is not None:
             self.drainer.stop()
@@ -108,7 +108,11 @@ class Services:
 
     def is_ready(self, checks: dict[str, bool]) -> bool:
         """Whether requests can be answered: by a spool with room also while the database is away."""
-        return all(checks.values()) or checks.get("spool", False)
+        return all(checks.values()) or (checks.get("spool", False) and checks["models"])
+
+    def _figure(self, name: str) -> float:
+        """One of the spool's figures, for whoever watches."""
+        return 0.0 if self.spool is None else float(self.spool.stats()[name])
 
     def _spools(self) -> bool:
         """Whether a deployment that is in memory answers from the spool."""

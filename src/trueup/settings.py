@@ -198,6 +198,9 @@ class Settings(BaseSettings):
         None, ge=0, le=65_535, description="port on which alone deploy, load, unload and metrics answer; unset: `port`"
     )
     admin_host: str = Field("127.0.0.1", description="address of the admin port")
+    invocations_deployment: str | None = Field(
+        None, description="who answers MLflow's /invocations; unset: the only one"
+    )
     workers: int = Field(1, ge=1, le=64, description="processes that share the port")
     ready_within_s: float = Field(60.0, ge=0, description="ready after so long though models are still loading")
     log_level: str = Field("warning", pattern="^(debug|info|warning|error)$", description="lowest level logged")

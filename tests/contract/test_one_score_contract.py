@@ -93,7 +93,14 @@ def by_grpc(door: Served, rows: list[int], *, raw: bool, matrix: bool) -> list[f
         return grpc_calls.values(client.infer(asked), "score")
 
 
+def by_invocations(door: Served, rows: list[int]) -> list[float]:
+    url = f"http://{door.address}/invocations"
+    sent = door.http.post(url, json={"instances": [instance(i) for i in rows]}, headers=door.headers(ApiRole.SCORER))
+    return sent.json()["predictions"]  # type: ignore[no-any-return]
+
+
 DOORS = {
+    "invocations": by_invocations,
     "records": by_records,
     "python": by_python,
     "columns": by_columns,

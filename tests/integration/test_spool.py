@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
 import trueup
 from databases import away
@@ -19,12 +21,13 @@ from rooms import Desk, StubScorer, trade
 from trueup.bootstrap import Services, wired
 from trueup.domain.batch import Booked, Channel, Columns, Refusal, RefusalReason, Refusals, Source
 from trueup.domain.deployment import ModelVersion
+from trueup.doors.cli.server import application
 from trueup.errors import InvalidQuery, LedgerUnavailable
 from trueup.ledger.draining import ATTEMPTS, OTHER_CONTENT, OTHERWISE, Drainer
 from trueup.ledger.embedded import EmbeddedPostgres
 from trueup.ledger.spool import SpooledLedger
 from trueup.ledger.spool_files import SpoolFolder
-from trueup.ledger.spool_frames import Frame, scan
+from trueup.ledger.spool_frames import Frame, framed, scan
 from trueup.ledger.spool_lookup import Lookup
 from trueup.ledger.spool_records import dead_of
 from trueup.ledger.urls import Urls
@@ -298,6 +301,7 @@ class TestDraining:
         items = [item for item, _ in one.spool.folder.waiting() if isinstance(item, Frame)]
         for item in items:  # booked, and then the process stopped
             Drainer(one.spool)._one(one.spool.folder, item)
+        assert len(rows(one)) == 1
         one.restart()
         one.drain()
         assert rows(one) == [{"source_key": "k", "score": 0.1}]
@@ -318,6 +322,46 @@ class TestDraining:
         assert one.spool.stats()["set_aside"] == one.spool.stats()["dead_letters"] == 1
         assert one.spool.stats()["depth_rows"] == 0
         assert dead(one)[0][0] == "the ledger refused it: ForeignKeyViolation"
+
+    def test_small_bookings_are_one_commit_and_their_rows_their_own(self, one: Server):
+        for i in range(50):
+            one.ask(f"k{i:02d}", amount=10.0 * i)
+        one.drain()
+        assert rows(one) == [{"source_key": f"k{i:02d}", "score": i / 100} for i in range(50)]
+        assert len(one.services.queries.rows("SELECT 1 AS n FROM trueup.batches")) == 1
+
+    def test_a_row_answered_otherwise_among_many_is_told_alone(
+        self, one: Server, servers: Callable[[str], Server], server: EmbeddedPostgres, fresh_database: Urls
+    ):
+        two = servers("two")
+        two.desk.scoring.resolve("trades", fresh=True)
+        with away(server, fresh_database):
+            for i in range(10):
+                one.ask(str(i))
+            two.desk.scorers["1"].score = Half().score  # type: ignore[method-assign]
+            two.ask("7")
+        two.drain()
+        one.drain()
+        assert [r["source_key"] for r in rows(one, "refusals", "source_key")] == ["7"]
+        assert {r["source_key"]: r["score"] for r in rows(one)} == {str(i): 0.5 if i == 7 else 0.1 for i in range(10)}
+        assert len(dead(one)) == one.spool.stats()["conflicts"] == 1
+
+    def test_one_that_the_ledger_refuses_spoils_none_of_those_booked_with_it(self, one: Server):
+        one.ask("a")
+        one.ask("zzz")
+        one.ask("b")
+        (path,) = one.spool.folder.path.glob("*.segment")
+        one.spool.close()
+        data = b"".join(
+            framed(item.kind, item.rows, item.payload.replace(b"zzz", b"z\0z"))
+            for item in scan(path.read_bytes())
+            if isinstance(item, Frame)
+        )
+        path.write_bytes(data)
+        one.spool = one.desk.scoring._ledger = one.desk.ledger = one._open()
+        Drainer(one.spool).drain_patiently()
+        assert [r["source_key"] for r in rows(one)] == ["a", "b"]
+        assert one.spool.stats()["set_aside"] == 1
 
     def test_what_is_the_databases_fault_is_never_set_aside(self, one: Server):
         one.ask("a")
@@ -392,3 +436,42 @@ def test_rows_that_nobody_can_repeat_are_not_remembered(one: Server):
     assert one.spool.stats()["remembered"] == 0
     one.drain()
     assert len(one.services.ledger.predictions(PredictionFilter())) == 1
+
+
+def test_the_command_line_shows_and_drains_what_is_left(
+    one: Server, server: EmbeddedPostgres, fresh_database: Urls, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TRUEUP_DATA_DIR", str(one.root.parent))
+    monkeypatch.setenv("TRUEUP_DATABASE_URL", fresh_database.owner)
+
+    def shown() -> tuple[int, Any]:
+        done = CliRunner().invoke(application(), ["spool", "status", "--json"])
+        return done.exit_code, json.loads(done.stdout)
+
+    with away(server, fresh_database):
+        one.ask("k")
+        one.spool.folder.set_aside("why", 2, b"")
+        code, (held,) = shown()
+        one.spool.close()
+        _, (left,) = shown()
+        assert (code, held["held"], left["held"], left["rows"], left["reasons"]) == (1, True, False, 1, {"why": 1})
+    done = CliRunner().invoke(application(), ["spool", "drain", "--json"])
+    assert json.loads(done.stdout) == {"drained_rows": 1, "conflicts": 0, "set_aside": 0, "left_rows": 0}
+    assert shown()[1][0]["rows"] == 0
+    assert len(rows(one)) == 1
+    one.spool = one._open()
+
+
+def test_a_deployment_is_declared_spooled_by_its_serving_file(
+    fresh_database: Urls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TRUEUP_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("TRUEUP_DATABASE_URL", fresh_database.owner)
+    (tmp_path / "contract.yaml").write_text(trueup.dump_contract(UNDATED))
+    (tmp_path / "serving.yaml").write_text("mode: spooled\n")
+    model = "python:small_models:always_half"
+    command = ["deploy", "t", "--contract", str(tmp_path / "contract.yaml"), "--model", model, "--version", "1"]
+    done = CliRunner().invoke(application(), [*command, "--serving", str(tmp_path / "serving.yaml")])
+    assert done.exit_code == 0, done.output
+    with wired(trueup.Settings(data_dir=tmp_path), fresh_database) as services:
+        assert services.registry.deployment("t").serving.mode is trueup.Mode.SPOOLED

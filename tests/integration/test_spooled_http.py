@@ -156,7 +156,7 @@ def outage_is_survived(door: Served, outage: Callable[[], AbstractContextManager
             checks = door.get("/health/ready", role=None)
             assert (checks.status_code, checks.json()["checks"]) == (
                 200,
-                {"ledger": False, "registry": False, "spool": True},
+                {"ledger": False, "registry": False, "models": True, "spool": True},
             )
             assert door.get("/v2/health/ready", role=None).status_code == 200
             time.sleep(OUTAGE_S / 2)

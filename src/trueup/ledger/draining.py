@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Callable, Sequence
 
 import psycopg
 
@@ -20,6 +21,7 @@ from trueup.ledger.spool import SpooledLedger, first_moment
 from trueup.ledger.spool_files import SpoolFolder, folders
 from trueup.ledger.spool_frames import Damage, Frame, Kind
 from trueup.ledger.spool_index import firsts_of
+from trueup.ledger.spool_joining import Record, Run, joined
 from trueup.ledger.spool_records import booking_of, claims_of, refusals_of
 from trueup.telemetry import log
 
@@ -97,18 +99,42 @@ class Drainer:
         self._stopping.wait(self._pause * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
 
     def _some(self, folder: SpoolFolder) -> int:
-        """About a megabyte of records; how many."""
-        done = 0
+        """About a megabyte of records; how many. Small bookings that follow one another are one commit."""
+        done, run = 0, Run()
         for item, finished in folder.waiting():
             if self._stopping.is_set():
                 return 0
+            one = None if isinstance(item, Damage) else _decoded(folder, item, finished)
+            if one is not None and run.takes(one):
+                continue
+            done += self._run_of(folder, run)
+            run = Run()
+            if one is not None:
+                run.takes(one)
+                continue
             if isinstance(item, Damage):
                 self._damaged(folder, item)
             else:
                 self._one(folder, item)
             finished()  # 9
             done += 1
-        return done
+        return done + self._run_of(folder, run)
+
+    def _run_of(self, folder: SpoolFolder, run: Run) -> int:
+        """Books a run together; where the ledger refuses it, each by itself, so that one spoils none."""
+        if len(run.records) > 1:
+            try:
+                self._book(folder, run.records)
+            except _POISON:
+                pass
+            else:
+                for record in run.records:
+                    record.finished()  # 9
+                return len(run.records)
+        for record in run.records:
+            self._one(folder, record.frame)
+            record.finished()  # 9
+        return len(run.records)
 
     def _one(self, folder: SpoolFolder, frame: Frame) -> None:
         """Steps 7 and 8 of one record."""
@@ -126,7 +152,7 @@ class Drainer:
     def _taken(self, folder: SpoolFolder, frame: Frame) -> None:
         ledger = self._spool.ledger
         if frame.kind in (Kind.BOOKING, Kind.UNREPEATABLE):
-            self._book(folder, frame)
+            self._book(folder, [Record(frame, booking_of(frame.payload, folder.contracts))])
         elif frame.kind is Kind.REFUSALS:
             ledger.refuse(refusals_of(frame.payload))
         elif frame.kind is Kind.CLAIMS:
@@ -134,8 +160,8 @@ class Drainer:
             ledger.claim_event_times(claims.deployment_id, claims.source, claims.moments)
             self._spool.settled(claims)
 
-    def _book(self, folder: SpoolFolder, frame: Frame) -> None:
-        booking = booking_of(frame.payload, folder.contracts)
+    def _book(self, folder: SpoolFolder, records: Sequence[Record]) -> None:
+        booking = joined([record.booking for record in records])
         ledger = self._spool.ledger
         if booking.claims and booking.source.name != REQUEST_SOURCE:  # one moment for the whole source
             when = ledger.claim_event_times(booking.deployment_id, booking.source, booking.event_time)
@@ -144,11 +170,21 @@ class Drainer:
         otherwise, firsts = compared(booking, receipt)  # 8
         if otherwise:
             happened, received = first_moment(booking.event_time), first_moment(booking.received_at)
-            ledger.refuse(Refusals(booking.deployment_id, booking.source, happened, received, otherwise))
-            folder.set_aside(OTHERWISE, frame.kind, frame.payload)
+            told = list(otherwise.values())
+            ledger.refuse(Refusals(booking.deployment_id, booking.source, happened, received, told))
+            self._keep(folder, records, set(otherwise))
             self._spool.counts.conflicts += len(otherwise)
             log("spool").error("answered_otherwise", deployment_id=booking.deployment_id, rows=len(otherwise))
         self._spool.drained(booking, firsts)
+
+    def _keep(self, folder: SpoolFolder, records: Sequence[Record], rows: set[int]) -> None:
+        """Sets aside the records that hold any of the rows."""
+        start = 0
+        for record in records:
+            end = start + len(record.booking)
+            if not rows.isdisjoint(range(start, end)):
+                folder.set_aside(OTHERWISE, record.frame.kind, record.frame.payload)
+            start = end
 
     def _damaged(self, folder: SpoolFolder, damage: Damage) -> None:
         if damage.torn:  # nobody was answered for it
@@ -178,18 +214,28 @@ class Drainer:
             folder.close()
 
 
-def compared(booking: Booking, receipt: Receipt) -> tuple[list[Refusal], list[First | None]]:
+def compared(booking: Booking, receipt: Receipt) -> tuple[dict[int, Refusal], list[First | None]]:
     """Step 8: a refusal for each row whose caller was told something else, and the ledger's first answers."""
     told, holds = firsts_of(booking.scored[0].answers), firsts_of(receipt.answers)
-    otherwise: list[Refusal] = []
+    otherwise: dict[int, Refusal] = {}
     firsts: list[First | None] = []
     for row, (mine, theirs) in enumerate(zip(told, holds, strict=True)):
         conflict = receipt.booked[row] == Booked.CONFLICT
         firsts.append(None if conflict else theirs)
         if conflict or repr(mine) != repr(theirs):  # two NaNs are one answer
             detail = OTHER_CONTENT if conflict else OTHERWISE
-            otherwise.append(Refusal(booking.source.keys[row], RefusalReason.CONFLICT, detail, booking.digests[row]))
+            otherwise[row] = Refusal(booking.source.keys[row], RefusalReason.CONFLICT, detail, booking.digests[row])
     return otherwise, firsts
+
+
+def _decoded(folder: SpoolFolder, frame: Frame, finished: Callable[[], None]) -> Record | None:
+    """The booking of a record; None where it holds none, or none that can be read."""
+    if frame.kind not in (Kind.BOOKING, Kind.UNREPEATABLE):
+        return None
+    try:
+        return Record(frame, booking_of(frame.payload, folder.contracts), finished)
+    except _POISON:
+        return None
 
 
 def _why(error: Exception) -> str:

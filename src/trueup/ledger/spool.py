@@ -21,7 +21,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,8 +91,8 @@ class SpooledLedger:
 
         def remember(frame: Frame) -> None:
             if frame.kind is Kind.BOOKING:
-                booking = booking_of(frame.payload, folder.contracts)
-                with self.lock:
+                with suppress(KeyError, ValueError), self.lock:  # what cannot be read is set aside by the drainer
+                    booking = booking_of(frame.payload, folder.contracts)
                     self.identities.add(booking, champion_ids(booking), None)
             elif frame.kind is Kind.CLAIMS:
                 self._remember_claims(claims_of(frame.payload))

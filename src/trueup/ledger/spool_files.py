@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trueup.domain.contract import Contract
-from trueup.errors import LedgerUnavailable, Overloaded
+from trueup.errors import LedgerUnavailable, Overloaded, TrueupError
 from trueup.ledger.spool_frames import HEAD_BYTES, Damage, Frame, Kind, framed, scan, written_at
 from trueup.ledger.spool_records import contract_bytes, contract_of, dead_bytes
 from trueup.settings import Limits
@@ -321,8 +321,9 @@ class SpoolFolder:
                     end = item.start
                 continue
             if item.kind is Kind.CONTRACT:
-                contract_id, contract = contract_of(item.payload)
-                self.contracts[contract_id] = contract
+                with suppress(TrueupError, ValueError):  # of another version of trueup; its bookings are set aside
+                    contract_id, contract = contract_of(item.payload)
+                    self.contracts[contract_id] = contract
             elif item.start >= begin:
                 self.rows += item.rows
                 remember(item)

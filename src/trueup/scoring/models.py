@@ -18,6 +18,7 @@ import time
 import weakref
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -111,9 +112,8 @@ class Models:
                 return self._loaded(slot, deployment, patient=not fresh)
         if time.monotonic() - slot.checked_at >= REFRESH_S and slot.looking.acquire(blocking=False):
             try:
-                self._follow(slot, self._registry.deployment(name))
-            except Unavailable:
-                pass  # what is in memory goes on: booking decides whether it may be answered
+                with suppress(Unavailable):  # booking decides
+                    self._follow(slot, self._registry.deployment(name))
             finally:
                 slot.looking.release()
         return slot.current or current
@@ -151,7 +151,6 @@ class Models:
         for slot in list(self._slots.values()):
             slot.current = None
 
-    @property
     def unloaded(self) -> int:
         """How many models were closed so far."""
         return self._loading.unloaded

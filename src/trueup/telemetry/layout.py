@@ -105,6 +105,10 @@ FAMILIES = (
     Family("trueup_spool_rows", "gauge", "Answered instances that wait on local disk for the ledger"),
     Family("trueup_spool_bytes", "gauge", "Bytes that wait on local disk"),
     Family("trueup_spool_oldest_seconds", "gauge", "Age of the oldest instance that waits on disk", merge="max"),
+    Family("trueup_spool_dead_letters", "gauge", "Records that the ledger will never take, kept on disk"),
+    Family(
+        "trueup_spool_conflicts", "gauge", "Instances answered from disk otherwise than the ledger, since the start"
+    ),
     Family("trueup_requests_in_flight", "gauge", "Requests being answered", (_DOOR,), per_deployment=False),
 )
 # Of each worker by itself; ``sampled`` tells the living from the dead.

@@ -328,6 +328,7 @@ def serve(
         services.open_spool()
         app = create_app(services, gate, reports)
         calm_collector()
+        services.open_spool()
         services.telemetry.start(settings.data_dir / "run")
         front = Front(app, services, gate, lambda: bool(app.state.draining))
         served: ASGIApp = front

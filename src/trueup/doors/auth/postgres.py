@@ -36,7 +36,8 @@ class PostgresApiKeys(ApiKeys):
 
     def __init__(self, owner: Pool) -> None:
         self._owner = owner
-        self._cache: dict[str, tuple[float, Caller | None, bytes, float]] = {}  # until, caller, hash, looked up
+        # Until when it is taken, who it is, hash, when it was looked up.
+        self._cache: dict[str, tuple[float, Caller | None, bytes, float]] = {}
         self._lock = threading.Lock()
 
     def create(

@@ -13,21 +13,19 @@ import hashlib
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 
+from trueup.contracts.cells import cell
 from trueup.domain.contract import Contract, Field, FieldType
 from trueup.errors import InvalidFile, MissingExtra
 from trueup.settings import Limits
 
-_INTEGER = re.compile(r"-?(0|[1-9]\d{0,399})\Z")
-_NUMBER = re.compile(r"-?(0|[1-9]\d{0,399})(\.\d{1,399})?([eE][+-]?\d{1,4})?\Z")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d\Z")
-_BOOLEANS = {"true": True, "True": True, "false": False, "False": False}
 
 
 class Format(StrEnum):
@@ -179,39 +177,11 @@ def _typed(header: Sequence[str], rows: list[list[str]], contract: Contract) -> 
     fields = [contract.by_name[name] for name in header]
     if all(len(row) == len(header) for row in rows):
         cells = zip(*rows, strict=True)
-        return {
-            f.name: _array(f, [_value(f, text) for text in column]) for f, column in zip(fields, cells, strict=True)
-        }
+        return {f.name: _array(f, [cell(f, text) for text in column]) for f, column in zip(fields, cells, strict=True)}
     return [
-        {f.name: _value(f, text) for f, text in zip(fields, row, strict=True)} if len(row) == len(header) else None
+        {f.name: cell(f, text) for f, text in zip(fields, row, strict=True)} if len(row) == len(header) else None
         for row in rows
     ]
-
-
-def _value(f: Field, text: str) -> Any:
-    """The cell as the contract's type where the text is exactly that, else the text itself."""
-    if text == "":
-        return None
-    convert = _CONVERT.get(f.type)
-    return text if convert is None else convert(text)
-
-
-def _integer(text: str) -> Any:
-    return int(text) if _INTEGER.match(text) else text
-
-
-def _float(text: str) -> Any:
-    if _INTEGER.match(text):
-        exact = int(text)
-        return float(exact) if abs(exact) <= 2**53 else exact
-    return float(text) if _NUMBER.match(text) else text
-
-
-_CONVERT: dict[FieldType, Callable[[str], Any]] = {
-    FieldType.INT64: _integer,
-    FieldType.FLOAT64: _float,
-    FieldType.BOOL: lambda text: _BOOLEANS.get(text, text),
-}
 
 
 def _array(f: Field, values: list[Any]) -> Any:

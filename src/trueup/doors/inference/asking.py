@@ -30,8 +30,8 @@ from trueup.telemetry import log
 from trueup.telemetry.requests import current
 
 AGED_S = 5.0  # a revision older than this is looked up before it answers
-LONGEST_US = 10**12  # of a timeout: beyond it is as good as none, and may be no float
 LOOKUP_S = 0.5  # and taken all the same when that takes longer
+LONGEST_US = 10**12  # of a timeout: beyond it is as good as none, and may be no float
 _PROCESS, _NUMBERS = uuid4().hex, count()  # a key nobody has drawn before, without asking the system each time
 _Known = TypeVar("_Known", str, int, float, bool)
 

@@ -49,18 +49,23 @@ def text(error: errors.TrueupError) -> str:
 def answer(error: errors.TrueupError) -> Reply:
     """The error as the caller gets it."""
     code = status(error)
-    headers = []
+    return Reply(code, msgspec.json.encode({"error": text(error)}), headers(error, code), outcome(error))
+
+
+def headers(error: errors.TrueupError, code: int) -> list[tuple[bytes, bytes]]:
+    """What a caller is told beside the body: when to come again, how to show who it is."""
+    found = []
     if code == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
+        found.append((b"www-authenticate", b"Bearer"))
     if code in (503, 504):
-        headers.append(RETRY_AFTER)
+        found.append(RETRY_AFTER)
     if isinstance(error, errors.RateLimited):
-        headers.append((b"retry-after", retry_after(error).encode()))
+        found.append((b"retry-after", retry_after(error).encode()))
     if code == 408:
-        headers.append((b"connection", b"close"))  # the rest of the body may still come
+        found.append((b"connection", b"close"))  # the rest of the body may still come
     if isinstance(error, NotAllowed):
-        headers.append((b"allow", error.allow.encode()))
-    return Reply(code, msgspec.json.encode({"error": text(error)}), headers, outcome(error))
+        found.append((b"allow", error.allow.encode()))
+    return found
 
 
 def outcome(error: errors.TrueupError) -> str:

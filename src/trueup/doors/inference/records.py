@@ -27,7 +27,7 @@ from trueup.scoring.service import Resolved, Response, RowRefusal
 
 _BRACE = ord("{")
 _RAW_ROWS = msgspec.json.Decoder(list[msgspec.Raw])
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
 
 
 @dataclass(slots=True)
@@ -174,7 +174,7 @@ def _single(resolved: Resolved, part: Part, *, want_reasons: bool) -> Reply:
         raise ScoringError(
             "the model could not answer", next_step="try again; the deployment's owner is told by its log"
         )
-    return Reply(200, _documents(resolved, part, want_reasons=want_reasons)[part.answered.start])
+    return Reply(200, documents(resolved, part, want_reasons=want_reasons)[part.answered.start])
 
 
 def _many(resolved: Resolved, parts: Sequence[Part], source: Source, *, want_reasons: bool) -> Reply:
@@ -183,16 +183,16 @@ def _many(resolved: Resolved, parts: Sequence[Part], source: Source, *, want_rea
     refused: list[dict[str, Any]] = []
     received = 0
     for part in parts:
-        response, documents = part.booked.response, _documents(resolved, part, want_reasons=want_reasons)
+        response, written = part.booked.response, documents(resolved, part, want_reasons=want_reasons)
         shift = received - part.rows.start
         for place in range(part.answered.start, part.answered.stop):
             if response.receipt.booked[place] < Booked.CONFLICT:
                 row = int(response.rows[place]) + shift
-                answers.append(b'{"row":%d,' % row + documents[place][1:])
+                answers.append(b'{"row":%d,' % row + written[place][1:])
         refused += [_refused(r, shift, source) for r in sorted(part.refused, key=lambda r: r.row)]
         received += part.rows.stop - part.rows.start
     head = {"deployment": resolved.deployment.name, "received": received, "answered": len(answers), "refused": refused}
-    return Reply(200, _encode(head)[:-1] + b',"results":[' + b",".join(answers) + b"]}")
+    return Reply(200, encode(head)[:-1] + b',"results":[' + b",".join(answers) + b"]}")
 
 
 def _refused(refused: RowRefusal, shift: int, source: Source) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def _refused(refused: RowRefusal, shift: int, source: Source) -> dict[str, Any]:
     }
 
 
-def _documents(resolved: Resolved, part: Part, *, want_reasons: bool) -> list[bytes]:
+def documents(resolved: Resolved, part: Part, *, want_reasons: bool = False) -> list[bytes]:
     """An answer for each booked row of the whole batch, written by the first who asks."""
     name = "records with reasons" if want_reasons else "records"
     return part.booked.once(name, lambda response: _written(response, resolved.contract, want_reasons=want_reasons))
@@ -215,12 +215,12 @@ def _documents(resolved: Resolved, part: Part, *, want_reasons: bool) -> list[by
 def _written(response: Response, contract: Contract, *, want_reasons: bool) -> list[bytes]:
     receipt, answers = response.receipt, response.receipt.answers
     nothing = [None] * len(receipt.booked)
-    costs = nothing if answers.expected_cost is None else _numbers(answers.expected_cost)
+    costs = nothing if answers.expected_cost is None else numbers(answers.expected_cost)
     decisions = nothing if answers.decision is None else answers.decision.tolist()
     rows = zip(
         prediction_ids(response),
         answers.status.tolist(),
-        _numbers(answers.score),
+        numbers(answers.score),
         decisions,
         costs,
         (receipt.booked == Booked.REPEATED).tolist(),
@@ -234,16 +234,19 @@ def _written(response: Response, contract: Contract, *, want_reasons: bool) -> l
                 document["class"] = label
     if answers.outputs is not None:
         for document, row in zip(documents, answers.outputs, strict=True):
-            document["outputs"] = _numbers(row)
+            document["outputs"] = numbers(row)
     if want_reasons and answers.reasons is not None:
         for i in np.flatnonzero(receipt.booked == Booked.NEW).tolist():
             documents[i]["reasons"] = _reasons(answers.reasons, i, contract)
-    return [_encode(document) for document in documents]
+    return [encode(document) for document in documents]
 
 
-def _numbers(values: NDArray[np.float64]) -> list[float | None]:
-    listed: list[float | None] = values.tolist()
-    return listed if np.isfinite(values).all() else [v if np.isfinite(v) else None for v in values.tolist()]
+def numbers(values: NDArray[np.float64]) -> list[Any]:
+    """The numbers (n,) or (n, k) as lists; None for what JSON has no number for."""
+    if values.ndim > 1:
+        return [numbers(row) for row in values]
+    listed: list[Any] = values.tolist()
+    return listed if np.isfinite(values).all() else [v if np.isfinite(v) else None for v in listed]
 
 
 def _reasons(reasons: Reasons, i: int, contract: Contract) -> list[dict[str, Any]]:

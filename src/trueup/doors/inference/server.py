@@ -22,6 +22,8 @@ from trueup.doors.auth import Authenticator, Caller, Permission
 from trueup.doors.inference import errors
 from trueup.doors.inference.asking import Inference
 from trueup.doors.inference.gather import Gather
+from trueup.doors.inference.mlflow.errors import MLFLOW
+from trueup.doors.inference.mlflow.rest import Invocations, InvocationsCall
 from trueup.doors.inference.oip import tensors
 from trueup.doors.inference.oip.rest import EXTENSIONS, Call, RestInference
 from trueup.doors.inference.records import RecordsCall, RecordsInference
@@ -43,6 +45,7 @@ class Request:
     headers: dict[bytes, bytes]
     receive: Receive
     peer: str | None = None
+    query: bytes = b""
     model: str = ""
     version: str | None = None
     action: str = ""
@@ -64,12 +67,19 @@ class Front:
         self._inference: Inference | None = None
         self._rest: RestInference | None = None
         self._records: RecordsInference | None = None
+        self._invocations: Invocations | None = None
         self._plain: dict[str, _Handler] = {
             "/v2": self._server,
             "/v2/": self._server,
             "/v2/health/live": self._live,
             "/v2/health/ready": self._ready,
             "/v2/models": self._models,
+        }
+        self._mlflow: dict[str, tuple[_Handler, tuple[str, ...]]] = {
+            "/invocations": (self._invoke, ("POST",)),
+            "/ping": (self._ping, ("GET", "HEAD")),
+            "/health": (self._ping, ("GET", "HEAD")),
+            "/version": (self._release, ("GET", "HEAD")),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,7 +89,7 @@ class Front:
             return
         path: str = scope["path"]
         headers = headers_of(scope)
-        request = Request(headers, receive, scope["client"][0] if scope.get("client") else None)
+        request = Request(headers, receive, scope["client"][0] if scope.get("client") else None, scope["query_string"])
         if not self._takes(scope["method"], path, request):
             await self._behind(scope, receive, send)
             return
@@ -110,11 +120,15 @@ class Front:
             )
             self._rest = RestInference(self._inference)
             self._records = RecordsInference(self._inference)
+            self._invocations = Invocations(self._inference, self._services)
         return self._inference
 
     def _takes(self, method: str, path: str, request: Request) -> bool:
         """Whether a path is one of ours, and whose protocol it speaks."""
         if path.startswith("/v2"):
+            return True
+        if path in self._mlflow:
+            request.shape = MLFLOW
             return True
         found = _RECORDS.match(path) if method == "POST" else None
         if found is None:
@@ -141,6 +155,8 @@ class Front:
     def _route(self, path: str, request: Request) -> tuple[_Handler, tuple[str, ...]]:
         if request.shape is errors.RECORDS:
             return self._score_records, ("POST",)
+        if request.shape is MLFLOW:
+            return self._mlflow[path]
         if path in self._plain:
             return self._plain[path], ("GET", "HEAD")
         if path == "/v2/repository/index":
@@ -176,6 +192,24 @@ class Front:
             call = RecordsCall(request.model, _key(request), partial(self._keys.spend, caller))
             records = self._records or RecordsInference(self.inference)
             return await records.score(call, body)
+
+    async def _invoke(self, request: Request) -> Reply:
+        with self._admitted(request):
+            caller = await self._allow(request, Permission.SCORE)
+            invocations = self._invocations or Invocations(self.inference, self._services)
+            name = await invocations.deployment(request.headers, request.query)
+            caller.require(Permission.SCORE, name)
+            body = await self._body(request)
+            kind = request.headers.get(b"content-type", b"").decode("latin-1")
+            call = InvocationsCall(name, kind, _key(request), partial(self._keys.spend, caller))
+            return await invocations.score(call, body)
+
+    async def _ping(self, request: Request) -> Reply:
+        reply = await self._ready(request)
+        return Reply(reply.status, b"\n" if reply.status == 200 else b"", outcome=reply.outcome)
+
+    async def _release(self, _: Request) -> Reply:
+        return Reply(200, _version().encode(), [(b"content-type", b"text/plain; charset=utf-8")])
 
     async def _infer(self, request: Request) -> Reply:
         with self._admitted(request):
@@ -275,6 +309,8 @@ def _door(path: str, request: Request) -> str:
         return "records"
     if path.endswith("/infer"):
         return "rest"
+    if request.shape is MLFLOW:
+        return "invocations" if path == "/invocations" else "health"
     return "health" if path.startswith("/v2/health/") else "api"
 
 

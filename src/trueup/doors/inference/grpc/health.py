@@ -42,7 +42,7 @@ class Readiness:
         async with self._asking:
             if time.monotonic() >= self._until:
                 pings = await asyncio.get_running_loop().run_in_executor(None, self._services.ping)
-                self._good, self._until = all(pings.values()), time.monotonic() + PING_S
+                self._good, self._until = self._services.is_ready(pings), time.monotonic() + PING_S
         return self._good and not self._draining()
 
     def draining(self) -> bool:
