@@ -14,7 +14,7 @@ import trueup
 from running import CONTRACT, until
 from serving import Served, serving
 from trueup.domain.deployment import Serving
-from trueup.scoring.loading import resident_bytes
+from trueup.telemetry.metrics import resident_bytes
 
 SCORES = {"1": 0.25, "2": 0.5}  # of an amount of 250,000
 
@@ -110,6 +110,7 @@ def test_a_version_whose_file_was_changed_does_not_come_and_the_old_one_answers(
         found = door.get("/v1/deployments/t").json()
         assert (found["revision"], found["serving_revision"]) == (2, 1)
         assert found["load_failure"]["message"].startswith("the model file is missing or was changed")
+        assert 'trueup_load_failures_total{deployment="t"}' in door.get("/metrics").text
         ready = door.get("/health/ready", None)
         assert ready.status_code == 200
         assert ready.json()["deployments"] == {"loaded": 1, "behind": 1, "failed": 1}

@@ -177,13 +177,13 @@ class TestGauges:
 
     def test_models_are_loaded_and_released(self):
         metrics = Metrics()
-        with metrics.loading("m", 1, 2):
-            held = bytearray(50_000_000)
-        assert len(held)
+        metrics.loaded("m", 1, 2, 50_000_000)
         assert value(page(metrics), "trueup_models_loaded", deployment="m") == 2
-        assert value(page(metrics), "trueup_model_memory_bytes", deployment="m") > 10_000_000
+        assert value(page(metrics), "trueup_model_memory_bytes", deployment="m") == 50_000_000
         metrics.released("m")
         assert value(page(metrics), "trueup_models_loaded", deployment="m") == 0
+        metrics.load_failed("m", 1)
+        assert value(page(metrics), "trueup_load_failures_total", deployment="m") == 1
 
 
 class TestExposition:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 
 import numpy as np
-import psutil
 
 from trueup.contracts.decoding import Decoder
 from trueup.domain.batch import Role
@@ -28,6 +27,7 @@ from trueup.scoring.parity import sample_columns
 from trueup.scoring.reasons import reasons_of
 from trueup.settings import Limits
 from trueup.telemetry import log
+from trueup.telemetry.metrics import resident_bytes
 
 WARM_ROWS = 64
 RELEASE_S = 30.0  # a replaced revision that is held for longer is logged
@@ -183,11 +183,6 @@ def await_release(name: str, released: threading.Event) -> bool:
         return True
     log("scoring").warning("revision_still_held", deployment=name, after_s=RELEASE_S)
     return False
-
-
-def resident_bytes() -> int:
-    """Memory that the process holds now."""
-    return int(psutil.Process().memory_info().rss)
 
 
 def _identity(version: ModelVersion) -> str:

@@ -221,17 +221,17 @@ class Models:
         if patient and slot.failure is not None and slot.waits(revision):
             raise _bare(slot.failure.error)
         try:
-            played = 1 + len(deployment.challengers) + len(deployment.shadows)
-            with self._metrics.loading(deployment.name, deployment.deployment_id, played):
-                found = self._loading.revision(deployment, current)
+            found = self._loading.revision(deployment, current)
         except TrueupError as error:
-            self._fail(slot, revision, error)
+            self._fail(slot, deployment, error)
             raise
         slot.failure = None
         slot.released = False
         self._swap(slot, found)
+        held = [one.model.rss_bytes for one in found.models if one.model is not None]
+        self._metrics.loaded(slot.name, deployment.deployment_id, len(held), sum(held))
         if not slot.has(revision):
-            self._fail(slot, revision, TrueupError("a model of the revision could not be loaded"))
+            self._fail(slot, deployment, TrueupError("a model of the revision could not be loaded"))
         return found
 
     def _swap(self, slot: _Slot, found: Resolved | None) -> None:
@@ -246,12 +246,13 @@ class Models:
             self.swaps += 1
             log("scoring").info("revision_answers", deployment=slot.name, revision=found.deployment.revision)
 
-    def _fail(self, slot: _Slot, revision: int, error: TrueupError) -> None:
-        before = slot.failure
+    def _fail(self, slot: _Slot, deployment: Deployment, error: TrueupError) -> None:
+        before, revision = slot.failure, deployment.revision
         attempts = before.attempts + 1 if before is not None and before.revision == revision else 1
         wait = min(self._limits.load_retry_s, 2.0 ** min(attempts - 1, 20))
         slot.failure = Failure(revision, _bare(error), attempts, time.monotonic() + wait)
         self.failures += 1
+        self._metrics.load_failed(slot.name, deployment.deployment_id)
         answers = None if slot.current is None else slot.current.deployment.revision
         log("scoring").error(
             "revision_not_loaded", deployment=slot.name, revision=revision, answers=answers, error=error.message

@@ -96,6 +96,7 @@ FAMILIES = (
     Family("trueup_instances_unbooked", "counter", "Instances that got an error and are not in the ledger"),
     Family("trueup_rows_booked", "counter", "Rows of predictions booked", (_ROLE,)),
     Family("trueup_model_failures", "counter", "Batches a model could not score", (_ROLE,)),
+    Family("trueup_load_failures", "counter", "Times a revision's models could not be loaded"),
     Family("trueup_ledger_unavailable", "counter", "Calls that the ledger's database did not answer"),
     Family("trueup_queue_rows", "gauge", "Instances that wait for a batch"),
     Family("trueup_batches_in_flight", "gauge", "Batches being scored and booked"),

@@ -12,8 +12,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,14 +182,16 @@ class Metrics:
         with self._batches:
             self.state.views["trueup_model_failures"][self.deployment(name), _ROLE[role]] += 1
 
-    @contextmanager
-    def loading(self, name: str, deployment_id: int | None, models: int) -> Iterator[None]:
-        """Around the loading of a deployment's models: names it, and sees how much memory they take."""
+    def loaded(self, name: str, deployment_id: int | None, models: int, memory_bytes: int) -> None:
+        """A revision answers, with so many models in memory."""
         place = self.deployment(name, deployment_id)
-        before = resident_bytes()
-        yield
         self.state.views["trueup_models_loaded"][place] = models
-        self.state.views["trueup_model_memory_bytes"][place] = max(0, resident_bytes() - before)
+        self.state.views["trueup_model_memory_bytes"][place] = memory_bytes
+
+    def load_failed(self, name: str, deployment_id: int | None) -> None:
+        """A revision, or one of its models, could not be loaded."""
+        with self._batches:
+            self.state.views["trueup_load_failures"][self.deployment(name, deployment_id)] += 1
 
     def released(self, name: str) -> None:
         """A deployment's models were let go of."""

@@ -15,8 +15,8 @@ import psutil
 
 from trueup.bootstrap import Services
 from trueup.doors.workers.order import WORKER
-from trueup.scoring.loading import resident_bytes
 from trueup.telemetry import log
+from trueup.telemetry.metrics import resident_bytes
 
 REPORT_S = 1.0
 MOST_WORKERS = 64
