@@ -84,6 +84,9 @@ class Services:
                 self.drainer.start()
         return self.spool
 
+    def _figure(self, name: str) -> float:
+        return 0.0 if self.spool is None else float(self.spool.stats()[name])
+
     def close(self) -> None:
         """Closes the spool (what is undrained stays on disk), models, telemetry and connections; then lets go of the
         embedded database."""

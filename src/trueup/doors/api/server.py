@@ -311,7 +311,6 @@ def serve(
     settings = services.settings
     with open_gate(services) as gate, ExitStack() as open_sockets:
         sockets = [open_sockets.enter_context(listening(host, port, shared=shared))]
-        services.open_spool()
         app = create_app(services, gate, reports)
         calm_collector()
         services.open_spool()
