@@ -178,6 +178,16 @@ def test_one_key_is_one_row_whatever_day_its_retry_names(up: trueup.Trueup):
     assert (first.new, again.repeated, first.ids == again.ids, count(up)) == (1, 1, True, 1)
 
 
+@pytest.mark.parametrize(("other", "refused"), [(1, []), (2, [RefusalReason.CONFLICT])])
+def test_one_key_twice_in_a_batch_is_one_row_whatever_day_each_names(up: trueup.Trueup, other: int, refused: list[Any]):
+    up.deploy("trades", contract=CONTRACT.replace("event_time: trade_date\n", ""), model=MODEL, version="1")
+    days = np.array(["2026-11-20", "2026-11-21"], "datetime64[us]")
+    for _ in range(2):
+        found = up.score("trades", [trade(1), trade(other)], keys=["a", "a"], event_time=days)
+        assert [reason for _, reason, _ in found.refused] == refused
+        assert [str(row["event_day"]) for row in up.query("SELECT event_day FROM predictions")] == ["2026-11-20"]
+
+
 def test_one_key_with_another_trade_date_is_a_conflict(desk: trueup.Trueup):
     desk.score("trades", [trade(1)], keys=["a"])
     again = desk.score("trades", [trade(1, trade_date="2026-11-21")], keys=["a"])

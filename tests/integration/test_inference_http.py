@@ -467,6 +467,16 @@ class TestBounds:
         refused(door.infer(data, headers={"Inference-Header-Content-Length": str(len(head))}), 400)
 
 
+def test_what_a_large_request_does_not_reach_is_refused_with_it(narrow: Served):
+    late = narrow.infer(body(*(float(i) for i in range(12)), parameters={"timeout": 300_000}))
+    refused(late, 504)
+    deadline = time.monotonic() + 10
+    while narrow.count() + narrow.count("refusals") < 12 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert narrow.count() + narrow.count("refusals") == 12
+    assert narrow.count("refusals", "reason = 'timed_out'") == 2
+
+
 def test_what_is_in_flight_is_answered_when_the_server_stops(narrow: Served):
     with ThreadPoolExecutor(4) as pool:
         answers = [pool.submit(narrow.infer, body(float(i))) for i in range(4)]

@@ -56,8 +56,14 @@ def read(caller: Caller, path: str) -> Any:
 
 class TestTheWorkers:
     def test_each_is_a_process_with_its_number_memory_and_models(self, two: Up) -> None:
-        until(lambda: [w["ready"] for w in two.workers()] == [True, True])
-        first, second = two.workers()
+        reports: list[dict[str, Any]] = []  # of one answer: to another worker they may be a second older
+
+        def ready() -> bool:
+            reports[:] = two.workers()
+            return [worker["ready"] for worker in reports] == [True, True]
+
+        until(ready)
+        first, second = reports
         assert (first["worker"], second["worker"]) == (1, 2)
         children = {child.pid for child in psutil.Process(two.process.pid).children()}
         assert {first["pid"], second["pid"]} == children

@@ -17,7 +17,7 @@ import trueup
 from rooms import CONTRACT
 from trueup.domain.batch import Columns
 from trueup.domain.deployment import Fallback, ModelVersion, Serving
-from trueup.errors import MissingExtra, ModelRefused, NotFound, ScoringError, TrueupError
+from trueup.errors import LedgerUnavailable, MissingExtra, ModelRefused, NotFound, ScoringError, TrueupError
 from trueup.registry.memory import MemoryRegistry
 from trueup.scoring import models
 from trueup.scoring.models import Models
@@ -385,6 +385,28 @@ class TestFollowing:
         go.set()
         until(house.models.ready)
         assert house.models.counts() == {"loaded": 3, "behind": 0, "failed": 0}
+
+    def test_nothing_is_ready_while_nobody_can_say_what_there_is(
+        self, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        house.deploy("1")
+        asked = {"revisions": threading.Event(), "deployment": threading.Event()}
+
+        def away(what: str) -> None:
+            asked[what].set()
+            raise LedgerUnavailable("away")
+
+        with monkeypatch.context() as registry:
+            registry.setattr(house.registry, "deployment", lambda name: away("deployment"))
+            with monkeypatch.context() as list_of_all:
+                list_of_all.setattr(house.registry, "revisions", lambda: away("revisions"))
+                house.models.start(ready_within_s=60)
+                assert asked["revisions"].wait(3)
+                assert not house.models.ready()
+            assert asked["deployment"].wait(3)
+            assert not house.models.ready()
+        until(house.models.ready)
+        assert house.models.counts() == {"loaded": 1, "behind": 0, "failed": 0}
 
     def test_one_that_fails_stops_no_other(self, house: House) -> None:
         for version in "123":

@@ -49,12 +49,11 @@ def copying(pgconn: pq.abc.PGconn, query: bytes, chunks: Iterable[bytes]) -> Con
                 yield from _copy_started(pgconn)
                 ready = True
             yield from _sent(pgconn, chunk)
-    except BaseException as error:
-        if not isinstance(error, GeneratorExit):  # who abandons the conversation closes the connection
-            with suppress(psycopg.Error):
-                if not ready:
-                    yield from _copy_started(pgconn)
-                yield from _finished(pgconn, b"the sender stopped")
+    except Exception:
+        with suppress(psycopg.Error):
+            if not ready:
+                yield from _copy_started(pgconn)
+            yield from _finished(pgconn, b"the sender stopped")
         raise
     yield from _finished(pgconn, None)
 

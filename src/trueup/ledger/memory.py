@@ -182,10 +182,12 @@ def _with(answers: Answers, place: int, first: Answers) -> Answers:
     changes = {}
     for name in ("status", "score", "outputs", "classes", "decision", "expected_cost"):
         values, other = getattr(answers, name), getattr(first, name)
-        if values is None or other is None:
+        if values is None:
             continue
-        changes[name] = values.copy()
-        changes[name][place] = other[0]
+        same = other is not None and other.shape[1:] == values.shape[1:]
+        if same or name == "outputs":
+            changes[name] = values.copy()
+            changes[name][place] = other[0] if same else np.nan
     return replace(answers, **changes)
 
 

@@ -123,13 +123,18 @@ class PostgresLedger:
         except IndexError:  # another thread took the last one
             self._writer.give_back(connection)
             return None
-        return UnderWay(self, work, self._writer, connection)
+        try:
+            return UnderWay(self, work, self._writer, connection)
+        except BaseException:
+            self._writer.give_back(connection)
+            raise
 
     def claim_event_times(
         self, deployment_id: int, source: Source, moments: NDArray[np.datetime64]
     ) -> NDArray[np.datetime64]:
         """The first moment claimed for each key of a request, or for the whole of another source."""
-        claims = dict(zip(source.keys, moments.astype("datetime64[us]").tolist(), strict=True))
+        told = moments.astype("datetime64[us]").tolist()
+        claims = dict(zip(reversed(source.keys), reversed(told), strict=True))  # of a repeated key the first
         if source.name != REQUEST_SOURCE:
             claims = {"": next(iter(claims.values()))}
         keys = sorted(claims)  # two writers claim in one order, so they wait and do not deadlock
@@ -288,12 +293,6 @@ class UnderWay:
         """Whether ``receipt`` has to ask the database."""
         return self._error is not None
 
-    def abandon(self) -> None:
-        """Lets go of it: whether it was booked is unknown."""
-        self._conversation.close()
-        self._connection.close()
-        self._pool.give_back(self._connection)
-
     def receipt(self) -> Receipt:
         """What booking did, as ``PostgresLedger.book`` says it. Raises as that does."""
         if isinstance(self._error, _TAKEN):
@@ -362,6 +361,11 @@ def _work(booking: Booking) -> _Work:
     booked = np.full(len(booking), Booked.NEW, np.int8)
     later = _repeats(source.keys)
     booked[later] = Booked.REPEATED
+    if later.size:  # a repeat lies where its first row does
+        first = {key: place for place, key in reversed(list(enumerate(source.keys)))}
+        when = booking.event_time.copy()
+        when[later] = when[[first[source.keys[place]] for place in later.tolist()]]
+        booking = replace(booking, event_time=when)
     return _Work(booking, ids, booked, later)
 
 
@@ -409,8 +413,9 @@ def with_first(answers: Answers, found: dict[int, First]) -> Answers:
         score[i] = np.nan if first.score is None else first.score
         decision[i], classes[i] = first.decision, first.class_
         cost[i] = np.nan if first.expected_cost is None else first.expected_cost
-        if outputs is not None and first.outputs is not None and len(first.outputs) == outputs.shape[1]:
-            outputs[i] = first.outputs
+        if outputs is not None:  # another version may have had none, or more
+            same = first.outputs is not None and len(first.outputs) == outputs.shape[1]
+            outputs[i] = first.outputs if same else np.nan
     return Answers(status, score, outputs, classes, decision, cost, answers.reasons)
 
 

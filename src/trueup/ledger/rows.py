@@ -219,7 +219,7 @@ def _words(values: Objects | None) -> Piece:
 
 
 def _cells(texts: Sequence[str]) -> Sequence[bytes]:
-    return [_LENGTHS[len(data)] + data for data in map(str.encode, texts)]  # keys are bounded: 200 characters
+    return [_length(len(data)) + data for data in map(str.encode, texts)]
 
 
 def _array_head(oid: int, size: int, *, has_null: bool = False) -> bytes:

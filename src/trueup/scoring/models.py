@@ -279,19 +279,28 @@ class Models:
             slot.loading = False
 
     def _watching(self) -> None:
+        there = self._revisions()
+        while self._away and not self._stopped.wait(WATCH_S):
+            there = self._revisions()
         with ThreadPoolExecutor(self._limits.loads_at_once, "trueup-loading") as pool:
-            for _ in pool.map(self._at_start, self._revisions()):
+            for _ in pool.map(self._at_start, there):
                 pass
         self._all_loaded.set()
         while not self._stopped.wait(WATCH_S):
             began = time.monotonic()
-            for name, revision in self._revisions().items():
-                self._watched(name, revision, began)
+            try:
+                for name, revision in self._revisions().items():
+                    self._watched(name, revision, began)
+            except Exception as error:  # whatever it is, the watch goes on
+                log("scoring").error("watch_failed", kind=type(error).__name__)
 
     def _at_start(self, name: str) -> None:
         try:
-            if not self._stopped.is_set():
-                self.resolve(name)
+            while not self._stopped.is_set():
+                with suppress(Unavailable):  # the registry is away just now
+                    self.resolve(name)
+                    return
+                self._stopped.wait(WATCH_S)
         except Exception as error:  # one that fails does not stop the others
             log("scoring").error("not_loaded_at_start", deployment=name, kind=type(error).__name__)
 

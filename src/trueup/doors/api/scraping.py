@@ -15,6 +15,8 @@ from starlette.responses import Response
 
 from trueup.bootstrap import Services
 from trueup.doors.api import documents
+from trueup.doors.auth import Caller, Permission
+from trueup.errors import Forbidden
 from trueup.telemetry.exposition import Exposition
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="MetricsToken", description="TRUEUP_METRICS_TOKEN, or an API key")
@@ -40,6 +42,12 @@ def add_metrics(app: FastAPI, services: Services, reader: Callable[..., Awaitabl
         shown = b"" if bearer is None else bearer.credentials.encode("latin-1", "replace")
         if token is None or not hmac.compare_digest(shown, token):
             await reader(request, bearer, header)
+            caller: Caller = request.state.caller
+            if caller.reach(Permission.READ) is not None:  # a scrape tells of every deployment
+                raise Forbidden(
+                    "a caller limited to some deployments may not read all metrics",
+                    next_step="use a reader of everything, or TRUEUP_METRICS_TOKEN",
+                )
 
     guarded: list[Any] = [] if settings.metrics_open else [Depends(scraper)]
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import date
@@ -31,6 +29,7 @@ from trueup.doors.api.scraping import add_metrics
 from trueup.doors.api.workers import add_workers
 from trueup.doors.auth import Authenticator, Caller, Gate, Permission, PostgresApiKeys, open_gate
 from trueup.doors.inference.server import Front
+from trueup.doors.readiness import Readiness
 from trueup.doors.serving import Beside, Server, address_of, calm_collector, configured, listening
 from trueup.doors.tls import grpc_credentials
 from trueup.doors.workers.reports import Reports, reporting
@@ -42,8 +41,6 @@ from trueup.telemetry.requests import current
 
 if TYPE_CHECKING:
     from trueup.doors.inference.grpc.server import GrpcServer
-
-PING_S = 1.0
 
 __all__ = ["Server", "calm_collector", "configured", "create_app", "serve"]
 
@@ -108,26 +105,8 @@ def _guard(keys: Authenticator, work: Work) -> Guard:
     return allowed
 
 
-class _Pings:
-    """Asks the dependencies at most once in ``PING_S``, however often anyone asks us."""
-
-    def __init__(self, services: Services, work: Work) -> None:
-        self._services = services
-        self._work = work
-        self._one_at_a_time = asyncio.Lock()
-        self._until = 0.0
-        self._answers: dict[str, bool] = {}
-
-    async def answers(self) -> dict[str, bool]:
-        async with self._one_at_a_time:
-            if time.monotonic() >= self._until:
-                self._answers = await self._work.run(self._services.ping)
-                self._until = time.monotonic() + PING_S
-            return self._answers
-
-
 def _add_health(app: FastAPI, services: Services, work: Work) -> None:
-    pings = _Pings(services, work)
+    readiness = Readiness(services, lambda: bool(app.state.draining))
 
     @app.get("/health/live", tags=["health"], response_model=schemas.Health)
     async def live() -> Response:
@@ -141,7 +120,7 @@ def _add_health(app: FastAPI, services: Services, work: Work) -> None:
         """Everything a prediction depends on answers, and the server is not stopping."""
         if app.state.draining:
             return handlers.reply({"status": "draining"}, 503)
-        checks = await pings.answers()
+        checks = await readiness.checks()
         good = services.is_ready(checks)
         found = {"status": "ready" if good else "not ready", "checks": checks}
         return handlers.reply({**found, "deployments": services.scoring.models.counts()}, 200 if good else 503)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from trueup.doors.api import documents, handlers, schemas
 from trueup.doors.api.edge import Work
+from trueup.doors.auth import Caller, Permission
 from trueup.doors.workers.reports import Reports
 
 
@@ -22,6 +23,10 @@ def add_workers(app: FastAPI, work: Work, reports: Reports, allowed: Any) -> Non
         response_model=schemas.ServerAnswer,
         responses=documents.READING,
     )
-    async def server() -> Response:
+    async def server(request: Request) -> Response:
         """Every worker with its memory and models; a model's memory is by how much the process grew to load it."""
-        return handlers.reply({"workers": await work.run(reports.all)})
+        caller: Caller = request.state.caller
+        found = await work.run(reports.all)
+        for worker in found:
+            worker["models"] = [m for m in worker["models"] if caller.may(Permission.READ, m["deployment"])]
+        return handlers.reply({"workers": found})

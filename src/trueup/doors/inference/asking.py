@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count
 from typing import Any, TypeVar
@@ -147,37 +147,43 @@ class Inference:
         _check_whole(parts)
         return parts
 
-    async def records(
+    async def rows(
         self,
         resolved: Resolved,
         source: Source,
         *,
-        rows: int,
         decode: Decode,
-        payload: Any,
+        payload: Sequence[Any],
         event_us: int | NDArray[np.int64] | None,
         want_reasons: bool,
         arrival: Arrival,
-    ) -> Part:
-        """At most ``gathered_rows`` instances, each answered or refused on its own. Raises as ``Gather.score``."""
-        parse_us = (time.perf_counter_ns() - arrival.ns) // 1000
-        ask = Ask(
-            resolved,
-            source,
-            rows,
-            arrival.us,
-            decode,
-            "records",
-            payload,
-            event_us=event_us,
-            whole=False,
-            want_reasons=want_reasons,
-            parse_us=parse_us,
-            trace=current().context,
-        )
-        current().scoring(rows)
-        (part,) = await self.gather.score(ask)
-        return part
+    ) -> list[Part]:
+        """Instances of which each is answered or refused on its own; ``payload`` has one element for each.
+
+        Raises as ``Gather.score``.
+        """
+        parse_us, size = (time.perf_counter_ns() - arrival.ns) // 1000, self.limits.gathered_rows
+        pieces = []
+        for start in range(0, len(payload), size):
+            piece = slice(start, start + size)
+            pieces.append(
+                Ask(
+                    resolved,
+                    replace(source, keys=source.keys[piece]),
+                    len(payload[piece]),
+                    arrival.us,
+                    decode,
+                    "rows",
+                    payload[piece],
+                    event_us=event_us[piece] if isinstance(event_us, np.ndarray) else event_us,
+                    whole=False,
+                    want_reasons=want_reasons,
+                    parse_us=parse_us,
+                    trace=current().context,
+                )
+            )
+        current().scoring(len(payload))
+        return await self.gather.in_turn(pieces)
 
     def index(self, *, only_ready: bool, shown: Callable[[str], bool] = lambda _: True) -> list[dict[str, str]]:
         """Every deployment that is ``shown``, with the version that answers. Blocking."""

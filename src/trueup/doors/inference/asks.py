@@ -187,8 +187,8 @@ def instances_of(asks: Sequence[Ask], decoded: Decoded, now_ns: int) -> Instance
     if len(asks) > 1:
         source = Source(source.channel, source.name, [key for ask in asks for key in ask.source.keys])
     groups = None
-    if len(asks) != decoded.received:  # else one row a caller: nothing to repeat
-        lengths = [ask.rows for ask in asks]
+    lengths = [ask.rows for ask in asks]
+    if any(length != 1 for length in lengths):  # else one row a caller: nothing to repeat
         groups = _groups(asks, lengths)
         steps, arrived = np.repeat(steps, lengths, axis=0), np.repeat(arrived, lengths)
     happened = None if first.event_us is None else _event_times(asks)

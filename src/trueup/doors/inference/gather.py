@@ -41,7 +41,7 @@ from trueup.doors.inference.asks import (
     parts_of,
     refused_whole,
 )
-from trueup.errors import InstanceErrors, InvalidInput, Overloaded, TimedOut, TrueupError
+from trueup.errors import InstanceErrors, InvalidInput, LedgerUnavailable, Overloaded, TimedOut, TrueupError
 from trueup.ports import UnderWay
 from trueup.scoring.service import Begun, Predicted, Response, RowRefusal, Scoring
 from trueup.settings import Limits
@@ -62,7 +62,7 @@ class Gather:
     def __init__(self, scoring: Scoring, limits: Limits, telemetry: Telemetry) -> None:
         self._scoring = scoring
         self._limits = limits
-        self._lines: dict[tuple[str, str], _Line] = {}
+        self._lines: dict[tuple[str, str, bool], _Line] = {}
         self._threads = ThreadPoolExecutor(limits.pool_connections, "trueup-inference")
         self._refused: deque[tuple[Ask, RefusalReason]] = deque(maxlen=limits.queued_refusals)
         self._refusing: asyncio.Task[None] | None = None
@@ -84,7 +84,19 @@ class Gather:
             rows = refused_whole(ask, decoded.errors)
             await self._in_thread(lambda: self._scoring.refuse(ask.resolved, ask.source, rows, ask.received_at))
             raise InstanceErrors(decoded.errors, decoded.errors_total)
-        return [await self._one(piece) for piece in ask.pieces(decoded.columns, self._limits.gathered_rows)]
+        return await self.in_turn(ask.pieces(decoded.columns, self._limits.gathered_rows))
+
+    async def in_turn(self, pieces: Sequence[Ask]) -> list[Part]:
+        """The answers to a request's pieces, one after another; after a failure the rest are refused with it."""
+        parts: list[Part] = []
+        try:
+            for piece in pieces:
+                parts.append(await self._one(piece))
+        except BaseException:
+            for piece in pieces[len(parts) + 1 :]:
+                self._refuse(piece, RefusalReason.REQUEST)
+            raise
+        return parts
 
     async def drain(self) -> None:
         """Waits until nothing waits and nothing is being booked."""
@@ -95,7 +107,7 @@ class Gather:
         self._threads.shutdown()
 
     async def _one(self, ask: Ask) -> Part:
-        name = (ask.resolved.deployment.name, ask.source.name)
+        name = (ask.resolved.deployment.name, ask.source.name, ask.want_reasons)
         line = self._lines.get(name)
         if line is None:
             line = self._lines[name] = _Line()
@@ -140,14 +152,19 @@ class Gather:
             return
         try:
             answers: Sequence[Part | BaseException] = self._parts(asks, predicted, begun.response())
-        except Exception as error:
+        except LedgerUnavailable as error:
             answers = [error] * len(asks)
+        except Exception as error:
+            if len(asks) > 1:  # which request is at fault, each finds out by itself
+                self._run(line, asks, partial(self._alone, line, asks))
+                return
+            answers = [error]
         self._done(line, asks, answers)
 
-    def _run(self, line: _Line, asks: Sequence[Ask], work: Callable[[], Sequence[Part | TrueupError]]) -> None:
+    def _run(self, line: _Line, asks: Sequence[Ask], work: Callable[[], Sequence[Part | BaseException]]) -> None:
         """Step 3, or what is left of it, in a thread."""
 
-        def finished(done: asyncio.Future[Sequence[Part | TrueupError]]) -> None:
+        def finished(done: asyncio.Future[Sequence[Part | BaseException]]) -> None:
             fault = done.exception()
             self._done(line, asks, [fault] * len(asks) if fault is not None else done.result())
 
@@ -182,7 +199,7 @@ class Gather:
 
     def _answers(
         self, line: _Line, asks: Sequence[Ask], predicted: Predicted | None = None
-    ) -> list[Part | TrueupError]:
+    ) -> list[Part | BaseException]:
         """Step 3, in a thread."""
         try:
             predicted = predicted or self._predicted(line, asks)
@@ -193,6 +210,10 @@ class Gather:
             return [error] if len(asks) == 1 else self._alone(line, asks)
         except TrueupError as error:
             return [error] * len(asks)
+        except Exception:  # of our own or the database's: whoever is at fault, the others are answered
+            if len(asks) == 1:
+                raise
+            return self._alone(line, asks)
 
     def _parts(self, asks: Sequence[Ask], predicted: Predicted, response: Response) -> list[Part]:
         """Each caller's share, the batch told to whoever traces it."""
@@ -202,7 +223,7 @@ class Gather:
             traces.batch([ask.trace for ask in asks], name, len(predicted.rows), predicted.steps_us, book_us)
         return parts_of(asks, Booked(response))
 
-    def _refused_or_alone(self, line: _Line, asks: Sequence[Ask]) -> list[Part | TrueupError]:
+    def _refused_or_alone(self, line: _Line, asks: Sequence[Ask]) -> list[Part | BaseException]:
         """Refuses whole what has a bad instance; where nothing has, the model failed on some request."""
         errors = own_errors(asks, decoded_together(asks))
         if not any(errors):
@@ -214,8 +235,14 @@ class Gather:
         answered = iter(self._answers(line, good) if good else [])
         return [next(answered) if error is None else error for error in errors]
 
-    def _alone(self, line: _Line, asks: Sequence[Ask]) -> list[Part | TrueupError]:
-        return [answer for ask in asks for answer in self._answers(line, [ask])]
+    def _alone(self, line: _Line, asks: Sequence[Ask]) -> list[Part | BaseException]:
+        found: list[Part | BaseException] = []
+        for ask in asks:
+            try:
+                found += self._answers(line, [ask])
+            except Exception as error:
+                found.append(error)
+        return found
 
     def _refuse(self, ask: Ask, reason: RefusalReason) -> None:
         """Has the refusal booked, soon, with others; the oldest are only counted where too many wait."""
@@ -234,8 +261,8 @@ class Gather:
                 await asyncio.get_running_loop().run_in_executor(
                     self._threads, self._scoring.refuse, ask.resolved, ask.source, rows, ask.received_at
                 )
-            except TrueupError as error:
-                log("inference").error("refusals_not_booked", error=error.message, lost=len(self._refused) + 1)
+            except Exception as error:
+                log("inference").error("refusals_not_booked", kind=type(error).__name__, lost=len(self._refused) + 1)
                 self._lost([(ask, reason), *self._refused])
                 self._refused.clear()
                 return
@@ -249,7 +276,7 @@ class Gather:
     def _now(self, count: Callable[[_Line], int]) -> dict[str, int]:
         """A count of every deployment's lines, at this moment; called from any thread."""
         found: dict[str, int] = {}
-        for (deployment, _), line in list(self._lines.items()):
+        for (deployment, *_), line in list(self._lines.items()):
             found[deployment] = found.get(deployment, 0) + count(line)
         return found
 
@@ -287,6 +314,7 @@ def _watch(under_way: UnderWay, ended: Callable[[], None]) -> None:
 _WHY = {
     RefusalReason.OVERLOADED: "too many instances waited",
     RefusalReason.TIMED_OUT: "the deadline passed while waiting",
+    RefusalReason.REQUEST: "an earlier part of the request was not answered",
 }
 
 

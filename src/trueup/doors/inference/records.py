@@ -61,21 +61,15 @@ class RecordsInference:
         call.spend(len(rows))
         source = _source(request, call.key, len(rows), self._limits.key_chars)
         event_us = _event_us(request, resolved.contract, source, arrival.us)
-        parts, size = [], self._limits.gathered_rows
-        for start in range(0, len(rows), size):
-            piece = slice(start, start + size)
-            parts.append(
-                await self._inference.records(
-                    resolved,
-                    replace(source, keys=source.keys[piece]),
-                    rows=len(rows[piece]),
-                    decode=_decoded,
-                    payload=rows[piece],
-                    event_us=event_us[piece] if isinstance(event_us, np.ndarray) else event_us,
-                    want_reasons=request.reasons,
-                    arrival=arrival,
-                )
-            )
+        parts = await self._inference.rows(
+            resolved,
+            source,
+            decode=_decoded,
+            payload=rows,
+            event_us=event_us,
+            want_reasons=request.reasons,
+            arrival=arrival,
+        )
         if single:
             return _single(resolved, parts[0], want_reasons=request.reasons)
         return _many(resolved, parts, source, want_reasons=request.reasons)

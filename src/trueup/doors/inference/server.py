@@ -28,6 +28,7 @@ from trueup.doors.inference.oip import tensors
 from trueup.doors.inference.oip.rest import EXTENSIONS, Call, RestInference
 from trueup.doors.inference.records import RecordsCall, RecordsInference
 from trueup.doors.inference.wire import ClientGone, Reply, headers_of, packed, read_body, send_reply, unpacked
+from trueup.doors.readiness import Readiness
 from trueup.errors import InvalidInput, NotFound, Overloaded, TrueupError, Unauthenticated
 from trueup.telemetry import log
 
@@ -60,7 +61,7 @@ class Front:
         self._behind = behind
         self._services = services
         self._keys = keys
-        self._draining = draining
+        self._readiness = Readiness(services, draining)
         self._limits = services.settings.limits
         self._in_flight = 0
         self._held = 0
@@ -262,7 +263,7 @@ class Front:
         return _json({"live": True})
 
     async def _ready(self, _: Request) -> Reply:
-        ready = not self._draining() and self._services.is_ready(await _in_thread(self._services.ping))
+        ready = await self._readiness.ready()
         return _json({"live": True, "ready": ready}, 200 if ready else 503)
 
     async def _server(self, _: Request) -> Reply:

@@ -16,9 +16,9 @@ from trueup.doors.inference.gather import Part
 from trueup.doors.inference.grpc import contents
 from trueup.doors.inference.grpc.calls import Bound, Call
 from trueup.doors.inference.grpc.generated import open_inference_pb2 as pb
-from trueup.doors.inference.grpc.health import Readiness
 from trueup.doors.inference.oip import tensors
 from trueup.doors.inference.oip.schemas import TensorMetadata
+from trueup.doors.readiness import Readiness
 from trueup.scoring.service import Resolved
 
 EXTENSIONS = ["model_repository", "model_stream_infer"]

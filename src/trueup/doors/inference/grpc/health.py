@@ -7,47 +7,19 @@ on. Both are NOT_SERVING from the moment the server drains.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2 as health
 
-from trueup.bootstrap import Services
 from trueup.doors.inference.grpc.calls import Bound, Call, Context, answering_faults, open_to_all, parsed, read
+from trueup.doors.readiness import Readiness
 from trueup.errors import InvalidInput, NotFound
 
 SERVICE = "grpc.health.v1.Health"
 INFERENCE = "inference.GRPCInferenceService"
-PING_S = 1.0  # dependencies are asked at most so often
 WATCH_S = 0.25  # a watcher hears of a change within so long
 WATCHERS = 64
-
-
-class Readiness:
-    """Whether what a prediction depends on answers, and the server is not draining."""
-
-    def __init__(self, services: Services, draining: Callable[[], bool]) -> None:
-        self._services = services
-        self._draining = draining
-        self._asking = asyncio.Lock()
-        self._until = 0.0
-        self._good = False
-
-    async def ready(self) -> bool:
-        """Also asks the dependencies, once in ``PING_S`` however many ask."""
-        if self._draining():
-            return False
-        async with self._asking:
-            if time.monotonic() >= self._until:
-                pings = await asyncio.get_running_loop().run_in_executor(None, self._services.ping)
-                self._good, self._until = self._services.is_ready(pings), time.monotonic() + PING_S
-        return self._good and not self._draining()
-
-    def draining(self) -> bool:
-        """Whether the server takes leave."""
-        return self._draining()
 
 
 class Health:

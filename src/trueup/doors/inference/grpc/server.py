@@ -16,6 +16,7 @@ from trueup.doors.inference.grpc.generated import open_inference_pb2 as pb
 from trueup.doors.inference.grpc.handlers import Handlers
 from trueup.doors.inference.grpc.reflection import SERVICES, Reflection
 from trueup.doors.inference.grpc.streaming import Streams
+from trueup.doors.readiness import Readiness
 from trueup.errors import Unavailable
 from trueup.settings import Limits
 
@@ -90,14 +91,14 @@ class GrpcServer:
 
     def _add_services(self, inference: Inference) -> None:
         limits = self._services.settings.limits
-        readiness = health.Readiness(self._services, self._draining)
+        readiness = Readiness(self._services, self._draining)
         calls, handlers = self._calls, Handlers(inference, readiness)
         self._streams = Streams(handlers, calls, limits.stream_requests_in_flight)
         self._health = health.Health(readiness)
         reflection = Reflection(health.INFERENCE, health.SERVICE)
         services = {
             health.INFERENCE: {
-                **_methods(calls, handlers),
+                **_methods(calls, handlers, admin=self._services.settings.admin_port is None),
                 "ModelStreamInfer": calls.stream(self._streams.serve, Permission.SCORE),
             },
             health.SERVICE: self._health.methods(),
@@ -108,10 +109,18 @@ class GrpcServer:
         )
 
 
-def _methods(calls: Calls, do: Handlers) -> dict[str, Any]:
-    """The methods of one message and one answer, with the permission that each needs."""
+def _methods(calls: Calls, do: Handlers, *, admin: bool) -> dict[str, Any]:
+    """The methods of one message and one answer, with the permission that each needs.
+
+    Without ``admin`` what changes which models answer is left to the admin port.
+    """
     read, score, deploy = Permission.READ, Permission.SCORE, Permission.DEPLOY
+    changing = {
+        "RepositoryModelLoad": calls.unary(pb.RepositoryModelLoadRequest, do.repository_load, deploy),
+        "RepositoryModelUnload": calls.unary(pb.RepositoryModelUnloadRequest, do.repository_unload, deploy),
+    }
     return {
+        **(changing if admin else {}),
         "ServerLive": open_to_all(pb.ServerLiveRequest, do.server_live),
         "ServerReady": open_to_all(pb.ServerReadyRequest, do.server_ready),
         "ModelReady": calls.unary(pb.ModelReadyRequest, do.model_ready, read),
@@ -119,8 +128,6 @@ def _methods(calls: Calls, do: Handlers) -> dict[str, Any]:
         "ModelMetadata": calls.unary(pb.ModelMetadataRequest, do.model_metadata, read),
         "ModelInfer": calls.unary(pb.ModelInferRequest, do.model_infer, score),
         "RepositoryIndex": calls.unary(pb.RepositoryIndexRequest, do.repository_index, read),
-        "RepositoryModelLoad": calls.unary(pb.RepositoryModelLoadRequest, do.repository_load, deploy),
-        "RepositoryModelUnload": calls.unary(pb.RepositoryModelUnloadRequest, do.repository_unload, deploy),
     }
 
 
