@@ -59,6 +59,12 @@ class Decoder:
         self._matrix_set = frozenset(self._matrix_names)
         self._matrix_places = np.array([contract.slots[name][1] for name in self._matrix_names], np.intp)
         self._nan_is_null = np.array([f.nullable and not f.allow_nan for f in doubles], bool)
+        self._nan_may_be_null = bool(self._nan_is_null.any())
+        width = contract.widths[Storage.FLOATS]
+        self._matrix_is_whole = self._matrix_places.tolist() == list(range(width))  # the block of floats as stored
+        whole = self._matrix_is_whole and not any(f.nullable for f in doubles)
+        self._leading = width if whole else 0  # first fields of a row that are the block of floats
+        self._after_leading = self._blocks[self._leading :]
         self._any_json = msgspec.json.Decoder(float_hook=JsonNumber)
         self._made: dict[Callable[[Contract], Any], Any] = {}
 
@@ -118,8 +124,10 @@ class Decoder:
         n = len(block)
         try:
             parts = {f.name: self._fast(f, data, n) for f in self._blocks if f.name not in self._matrix_set}
-            nulls = np.isnan(block) & self._nan_is_null
-            return Decoded(self._assembled(parts, n, block, nulls if nulls.any() else None), np.arange(n), n)
+            nulls = np.isnan(block) & self._nan_is_null if self._nan_may_be_null else None
+            if nulls is not None and not nulls.any():
+                nulls = None
+            return Decoded(self._assembled(parts, n, block, nulls), np.arange(n), n)
         except (_NotFast, OverflowError):
             return self.columns({**dict(zip(names, block.T, strict=True)), **data})
 
@@ -139,8 +147,12 @@ class Decoder:
             return self._checked(floats, np.empty((n, 0), np.int64), np.empty((n, 0), object), None, None)
         if not n:
             return self._assembled({f.name: ((), None) for f in self._blocks}, 0)
-        listed = dict(zip(self._names, zip(*map(msgspec.structs.astuple, rows), strict=True), strict=True))
-        return self._assembled({f.name: self._plain_column(f, listed[f.name]) for f in self._blocks}, n)
+        tuples = list(map(msgspec.structs.astuple, rows))
+        lead = self._leading
+        matrix = np.array([row[:lead] for row in tuples], np.float64) if lead else None
+        listed = dict(zip(self._names[lead:], zip(*[row[lead:] for row in tuples], strict=True), strict=True))
+        parts = {f.name: self._plain_column(f, listed[f.name]) for f in self._after_leading}
+        return self._assembled(parts, n, matrix)
 
     def _plain_column(self, f: Field, values: tuple[Any, ...]) -> tuple[Any, Bools | None]:
         """A typed tuple of the fast JSON decode in stored form, with its null mask."""
@@ -175,12 +187,15 @@ class Decoder:
         matrix_nulls: Bools | None = None,
     ) -> Columns:
         widths = self.contract.widths
-        floats = np.empty((n, widths[Storage.FLOATS]), np.float64)
+        if matrix is not None and self._matrix_is_whole:
+            floats = np.ascontiguousarray(matrix, np.float64)
+        else:
+            floats = np.empty((n, widths[Storage.FLOATS]), np.float64)
+            if matrix is not None:
+                floats[:, self._matrix_places] = matrix
         ints = np.empty((n, widths[Storage.INTS]), np.int64)
         texts = np.empty((n, widths[Storage.TEXTS]), object)
         nulls: dict[str, Bools] = {}
-        if matrix is not None:
-            floats[:, self._matrix_places] = matrix
         if matrix_nulls is not None:
             nulls["floats"] = np.zeros(floats.shape, bool)
             nulls["floats"][:, self._matrix_places] = matrix_nulls

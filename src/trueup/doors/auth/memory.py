@@ -25,6 +25,7 @@ class MemoryApiKeys(ApiKeys):
 
     def __init__(self) -> None:
         self._keys: dict[str, tuple[ApiKey, bytes]] = {}
+        self._callers: dict[str, Caller] = {}  # whose keys work
         self._lock = threading.Lock()
         self.audit: list[tuple[str, str, str]] = []
 
@@ -56,14 +57,15 @@ class MemoryApiKeys(ApiKeys):
             if key.revoked_at is None:
                 key = replace(key, revoked_at=datetime.now(UTC))
                 self._keys[key_id] = (key, key_hash)
+                del self._callers[key_id]
                 self.audit.append((by, "revoke key", key_id))
             return key
 
     def authenticate(self, text: str, peer: str | None = None) -> Caller:
         """Who holds the key."""
         key_id, presented = parts(text)
-        key, key_hash = self._keys.get(key_id, (None, None))
-        return matching(None if key is None or key.revoked_at else key.caller, key_hash, presented)
+        _, key_hash = self._keys.get(key_id, (None, None))
+        return matching(self._callers.get(key_id), key_hash, presented)
 
     def known(self, text: str) -> Caller | None:
         """Everything is in memory."""
@@ -73,5 +75,6 @@ class MemoryApiKeys(ApiKeys):
         key_id, text, key_hash = fresh()
         key = ApiKey(key_id, name, role, datetime.now(UTC), deployments=deployments)
         self._keys[key_id] = (key, key_hash)
+        self._callers[key_id] = key.caller
         self.audit.append((by, "create key", key_id))
         return key, text
