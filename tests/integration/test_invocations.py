@@ -154,6 +154,8 @@ def test_details_name_the_rows_of_the_ledger(door: Served):
         ('{"instances": [[1e999, 2, 3]]}', "application/json", 400, None),
         ("[" * 100_000, "application/json", None, None),
         ('{"instances": NaN}', "application/json", 400, "BAD_REQUEST"),
+        ('{"prompt": "secret"}', "application/json", 400, "BAD_REQUEST"),
+        ('{"input": "secret"}', "application/json", 400, "BAD_REQUEST"),
         (",a\n0,1\n", "text/csv", 400, "BAD_REQUEST"),
         ('a,b,c\n"1,2,3\n', "text/csv", 400, "BAD_REQUEST"),
         ("", "text/csv", 400, "BAD_REQUEST"),

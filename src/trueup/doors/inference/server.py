@@ -22,6 +22,7 @@ from trueup.doors.auth import Authenticator, Caller, Permission
 from trueup.doors.inference import errors
 from trueup.doors.inference.asking import Inference
 from trueup.doors.inference.gather import Gather
+from trueup.doors.inference.mlflow import keys
 from trueup.doors.inference.mlflow.errors import MLFLOW
 from trueup.doors.inference.mlflow.rest import Invocations, InvocationsCall
 from trueup.doors.inference.oip import tensors
@@ -250,6 +251,8 @@ class Front:
         """Who is calling. Raises Unauthenticated, Forbidden, RateLimited."""
         authorization = request.headers.get(b"authorization", b"")
         text = authorization[7:] if authorization[:7].lower() == b"bearer " else request.headers.get(b"x-api-key", b"")
+        if not text and request.shape is MLFLOW:
+            text = keys.password(request.headers)
         if not text:
             raise Unauthenticated("an API key is needed", next_step="send `Authorization: Bearer tu_...`")
         shown = text.decode("latin-1").strip()
