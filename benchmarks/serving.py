@@ -93,7 +93,7 @@ async def measured(one: Contestant, requests: list[bytes], connections: int) -> 
             began = time.perf_counter()
             writer.write(requests[i % len(requests)])
             head = await reader.readuntil(b"\r\n\r\n")
-            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+            await reader.readexactly(int(head.lower().split(b"\r\ncontent-length: ")[1].split(b"\r\n")[0]))
             times.append(time.perf_counter() - began)
             errors += not head.startswith(b"HTTP/1.1 200")
             i += 7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,7 +32,10 @@ def away(server: EmbeddedPostgres, database: Urls) -> Iterator[None]:
     identifier = sql.Identifier(str(name))
     with psycopg.connect(server.urls("postgres").owner, autocommit=True) as connection:
         connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(identifier))
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+        while connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,)
+        ).fetchall():
+            time.sleep(0.01)  # a backend that was told to end may live a moment longer
         try:
             yield
         finally:

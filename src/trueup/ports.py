@@ -121,7 +121,7 @@ class UnderWay(Protocol):
         ...
 
     def receipt(self) -> Receipt:
-        """What booking did. Raises as ``Ledger.book``."""
+        """What booking did; called once, when nobody waits for ``fileno`` any more. Raises as ``Ledger.book``."""
         ...
 
 

@@ -218,7 +218,7 @@ def translated() -> Iterator[None]:
             "the query ran longer than allowed", next_step="narrow it, or raise TRUEUP_LIMITS__STATEMENT_TIMEOUT_S"
         ) from None
     except psycopg.DataError:  # such as a text that holds NUL
-        raise InvalidQuery("a value is none that the ledger can hold") from None
+        raise InvalidQuery("a value can be neither stored nor computed with") from None
     except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
         if isinstance(error, (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)):
             raise

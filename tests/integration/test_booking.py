@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -218,6 +219,7 @@ def test_nothing_is_answered_when_the_ledger_is_away(desk: trueup.Trueup, fresh_
         desk.score("trades", resolved_only, dataset="noon")
     with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    time.sleep(2 * desk.services.settings.limits.database_probe_s)  # for so long it is remembered as away
     assert desk.score("trades", resolved_only, dataset="noon").new == 1
 
 

@@ -315,6 +315,7 @@ def test_without_its_ledger_nothing_is_answered(door: Served, client: Client, fr
             assert client.stub.ServerLive(pb.ServerLiveRequest()).live
         finally:
             connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')  # type: ignore[arg-type]
+    _until(lambda: client.stub.ServerReady(pb.ServerReadyRequest()).ready)
     client.infer(request(3.0))
     assert door.count() == 2
 

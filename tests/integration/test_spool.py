@@ -142,7 +142,7 @@ class TestWhileTheLedgerIsAway:
         assert answer(first) == answer(again) == answer(after)
         assert [r.receipt.booked.tolist() for r in (first, again, after)] == [[0], [1], [1]]
         assert answer(other)[1] == 0.5
-        assert one.drain() == 3  # two bookings and their contract
+        assert one.drain() >= 3  # two bookings, and their contract once a process
         assert rows(one) == [{"source_key": "k", "score": 0.1}, {"source_key": "k2", "score": 0.5}]
 
     def test_other_content_is_a_conflict_and_a_refusal_and_withholds_its_request(

@@ -285,7 +285,6 @@ class UnderWay:
         except BaseException as error:  # told by receipt()
             self._error = error
         self.wanted = 0
-        self._pool.give_back(self._connection)
         return 0
 
     @property
@@ -294,7 +293,12 @@ class UnderWay:
         return self._error is not None
 
     def receipt(self) -> Receipt:
-        """What booking did, as ``PostgresLedger.book`` says it. Raises as that does."""
+        """What booking did, as ``PostgresLedger.book`` says it. Raises as that does. Called once, at the end.
+
+        The connection goes back here and not before: a closed one's file number may be another's at once, and
+        whoever waited for it must have let go of it.
+        """
+        self._pool.give_back(self._connection)
         if isinstance(self._error, _TAKEN):
             self._ledger._yield(self._work)
             self._ledger._book_new(self._work)

@@ -26,7 +26,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from select import POLLOUT
 from typing import TypeVar
 
 from trueup.domain.batch import RefusalReason
@@ -41,8 +40,8 @@ from trueup.doors.inference.asks import (
     parts_of,
     refused_whole,
 )
+from trueup.doors.inference.watching import Watch
 from trueup.errors import InstanceErrors, InvalidInput, LedgerUnavailable, Overloaded, TimedOut, TrueupError
-from trueup.ports import UnderWay
 from trueup.scoring.service import Begun, Predicted, Response, RowRefusal, Scoring
 from trueup.settings import Limits
 from trueup.telemetry import log
@@ -130,7 +129,7 @@ class Gather:
             line.in_flight += 1
             predicted, begun = self._begun(line, asks)
             if predicted is not None and begun is not None:
-                _watch(begun.under_way, partial(self._booked, line, asks, predicted, begun))
+                Watch(begun.under_way, partial(self._booked, line, asks, predicted, begun)).start()
             else:
                 self._run(line, asks, partial(self._answers, line, asks, predicted))
 
@@ -282,33 +281,6 @@ class Gather:
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-
-
-def _watch(under_way: UnderWay, ended: Callable[[], None]) -> None:
-    """Goes on with a booking whenever the database has something to say; ``ended`` when it has ended."""
-    loop = asyncio.get_running_loop()
-    fileno, writing = under_way.fileno, False
-
-    def ready() -> None:
-        nonlocal writing
-        wanted = under_way.advance()
-        if bool(wanted & POLLOUT) != writing:
-            writing = not writing
-            if writing:
-                loop.add_writer(fileno, ready)
-            else:
-                loop.remove_writer(fileno)
-        if not wanted:
-            loop.remove_reader(fileno)
-            ended()
-
-    if not under_way.wanted:
-        ended()
-        return
-    loop.add_reader(fileno, ready)
-    if under_way.wanted & POLLOUT:
-        writing = True
-        loop.add_writer(fileno, ready)
 
 
 _WHY = {
