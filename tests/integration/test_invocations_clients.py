@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import xgboost
 from mlflow.models import convert_input_example_to_serving_input
 from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
@@ -124,6 +125,23 @@ def test_a_packed_body_is_unpacked_and_a_long_one_refused(door: Served):
     most = door.up.services.settings.limits.request_rows
     refused = invoke(door, {"instances": [[1, 2]] * (most + 1)})
     assert (refused.status_code, refused.json()["error_code"]) == (413, "BAD_REQUEST")
+
+
+def test_a_model_of_classes_answers_lists_of_probabilities(up: trueup.Trueup):
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(60, 2))
+    data = xgboost.DMatrix(x, rng.integers(0, 3, 60), feature_names=["a", "b"])
+    booster = xgboost.train({"objective": "multi:softprob", "num_class": 3}, data, 3)
+    up.deploy(
+        "t", contract=CONTRACT.partition("output")[0] + "output: {kind: class, classes: [x, y, z]}\n",
+        model=booster, version="1",
+    )  # fmt: skip
+    expected = booster.predict(data).astype(float)
+    with serving(up) as door:
+        assert invoke(door, {"instances": x.tolist()}).json()["predictions"] == expected.tolist()
+        detailed = invoke(door, {"instances": x.tolist(), "params": {"details": True}}).json()["predictions"]
+    assert [p["class"] for p in detailed] == ["xyz"[i] for i in expected.argmax(1)]
+    assert [p["outputs"] for p in detailed] == expected.tolist()
 
 
 def test_callers_at_once_keep_their_own_answers_and_errors(door: Served):
