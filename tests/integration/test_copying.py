@@ -81,3 +81,15 @@ def test_rows_larger_than_every_buffer(connection: psycopg.Connection[tuple[obje
     chunks = (b"".join(b"%d\n" % n for n in range(start, start + 50_000)) for start in range(0, 400_000, 50_000))
     copy_rows(connection, "", COPY, chunks)
     assert len(numbers(empty_database)) == 400_000
+
+
+def test_one_event_tells_of_a_connection_that_broke(
+    connection: psycopg.Connection[tuple[object, ...]], empty_database: Urls
+):
+    """libuv tells of a broken socket once, though the server's last words lie before its end."""
+    conversation = copying(connection.pgconn, b"SELECT pg_sleep(60); COPY things FROM STDIN", [b"1\n"])
+    next(conversation)
+    with psycopg.connect(empty_database.owner) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 10000)", (connection.info.backend_pid,))
+    with pytest.raises(psycopg.OperationalError):
+        next(conversation)

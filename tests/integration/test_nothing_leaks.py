@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -32,7 +33,8 @@ HOSTILE = [
 ]
 INSIDE = re.compile(
     r"Traceback|File \"|\.py\b|site-packages|psycopg|sqlalchemy|asyncpg|libpq|SELECT |INSERT |UPDATE |DELETE |"
-    r"ledger\.\w+|pg_|relation \"|/home/|/usr/|/tmp/|/root/|/work/|line \d+, in",
+    r"ledger\.\w+|pg_|relation \"|/home/|/usr/|/tmp/|/root/|line \d+, in|"
+    + re.escape(str(Path(__file__).parents[2])),  # wherever the checkout lies
 )
 
 

@@ -8,10 +8,10 @@ through every value again and names every fault of every instance.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from itertools import chain
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -24,6 +24,7 @@ from trueup.domain.contract import Contract, Field, FieldError, FieldType, Stora
 from trueup.errors import InvalidInput
 from trueup.settings import Limits
 
+T = TypeVar("T")
 _JSON_TYPES: dict[FieldType, Any] = {
     FieldType.FLOAT64: float,
     FieldType.INT64: int,
@@ -59,6 +60,14 @@ class Decoder:
         self._matrix_places = np.array([contract.slots[name][1] for name in self._matrix_names], np.intp)
         self._nan_is_null = np.array([f.nullable and not f.allow_nan for f in doubles], bool)
         self._any_json = msgspec.json.Decoder(float_hook=JsonNumber)
+        self._made: dict[Callable[[Contract], Any], Any] = {}
+
+    def once(self, make: Callable[[Contract], T]) -> T:
+        """What a protocol makes of the contract, made by the first who asks."""
+        made: T | None = self._made.get(make)
+        if made is None:
+            made = self._made[make] = make(self.contract)
+        return made
 
     def json(self, data: bytes) -> Decoded:
         """Records as a JSON array of objects. Raises InvalidInput when it is no such JSON."""
@@ -169,25 +178,23 @@ class Decoder:
         floats = np.empty((n, widths[Storage.FLOATS]), np.float64)
         ints = np.empty((n, widths[Storage.INTS]), np.int64)
         texts = np.empty((n, widths[Storage.TEXTS]), object)
-        block = {Storage.FLOATS: floats, Storage.INTS: ints, Storage.TEXTS: texts}
-        nulls: dict[Storage, Bools | None] = {Storage.FLOATS: None, Storage.INTS: None}
+        nulls: dict[str, Bools] = {}
         if matrix is not None:
             floats[:, self._matrix_places] = matrix
         if matrix_nulls is not None:
-            float_nulls = np.zeros(floats.shape, bool)
-            float_nulls[:, self._matrix_places] = matrix_nulls
-            nulls[Storage.FLOATS] = float_nulls
+            nulls["floats"] = np.zeros(floats.shape, bool)
+            nulls["floats"][:, self._matrix_places] = matrix_nulls
+        block: NDArray[Any]
         for name, (values, null) in parts.items():
             storage, place = self.contract.slots[name]
-            block[storage][:, place] = values
+            block = floats if storage is Storage.FLOATS else ints if storage is Storage.INTS else texts
+            block[:, place] = values
             if null is not None and storage is not Storage.TEXTS and null.any():
                 if not self.contract.by_name[name].nullable:
                     raise _NotFast
-                mask = nulls[storage]
-                if mask is None:
-                    mask = nulls[storage] = np.zeros(block[storage].shape, bool)
+                mask = nulls.setdefault(storage.value, np.zeros(block.shape, bool))
                 mask[:, place] = null
-        return self._checked(floats, ints, texts, nulls[Storage.FLOATS], nulls[Storage.INTS])
+        return self._checked(floats, ints, texts, nulls.get("floats"), nulls.get("ints"))
 
     def _checked(
         self,

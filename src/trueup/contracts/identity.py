@@ -8,10 +8,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from trueup.domain.batch import Bools, Columns
+from trueup.domain.batch import Columns
 from trueup.domain.contract import FieldType, Storage
 
 DIGEST_BYTES = 16
+_encode = msgspec.json.Encoder().encode
 
 
 def business_keys(columns: Columns) -> list[str]:
@@ -50,18 +51,8 @@ def content_digests(columns: Columns) -> list[bytes]:
     in another order give the same digest.
     """
     n = len(columns)
-    order = {s: [] for s in Storage}  # type: dict[Storage, list[int]]
-    for name in sorted(columns.contract.by_name):
-        storage, place = columns.contract.slots[name]
-        order[storage].append(place)
-    fixed = np.hstack(
-        [
-            _bytes(_canonical_floats(columns, order[Storage.FLOATS])),
-            _bytes(columns.ints[:, order[Storage.INTS]]),
-            _null_bytes(columns.float_nulls, order[Storage.FLOATS], n),
-            _null_bytes(columns.int_nulls, order[Storage.INTS], n),
-        ]
-    )
+    order = columns.contract.by_field_name
+    fixed = _fixed_bytes(columns, order[Storage.FLOATS], order[Storage.INTS])
     width = fixed.shape[1]
     heads = fixed.tobytes()
     blake = hashlib.blake2b
@@ -69,27 +60,30 @@ def content_digests(columns: Columns) -> list[bytes]:
         return [
             blake(heads[at : at + width], digest_size=DIGEST_BYTES).digest() for at in range(0, n * width, width or 1)
         ]
-    encode = msgspec.json.Encoder().encode
     # Column by column: a list a row would wake the garbage collector.
     texts = zip(*(columns.texts[:, place].tolist() for place in order[Storage.TEXTS]), strict=True)
     return [
-        blake(heads[i * width : (i + 1) * width] + encode(row), digest_size=DIGEST_BYTES).digest()
+        blake(heads[i * width : (i + 1) * width] + _encode(row), digest_size=DIGEST_BYTES).digest()
         for i, row in enumerate(texts)
     ]
 
 
-def _canonical_floats(columns: Columns, order: list[int]) -> NDArray[np.float64]:
-    floats = columns.floats[:, order] + 0.0
-    floats[np.isnan(floats)] = np.nan
-    return floats
-
-
-def _bytes(block: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.uint8]:
-    little = np.ascontiguousarray(block, dtype=block.dtype.newbyteorder("<"))
-    return little.view(np.uint8).reshape(len(block), block.shape[1] * 8)
-
-
-def _null_bytes(mask: Bools | None, order: list[int], n: int) -> NDArray[np.uint8]:
-    if mask is None:
-        return np.zeros((n, len(order)), np.uint8)
-    return mask[:, order].astype(np.uint8)
+def _fixed_bytes(columns: Columns, floats: list[int], ints: list[int]) -> NDArray[np.uint8]:
+    """Numbers little-endian, then a byte for each of them: whether it is null."""
+    n, f, i = len(columns), len(floats), len(ints)
+    numbers = 8 * (f + i)
+    out = np.zeros((n, numbers + f + i), np.uint8)
+    if f:
+        values = columns.floats.take(floats, axis=1)
+        values += 0.0
+        nan = np.isnan(values)
+        if nan.any():
+            values[nan] = np.nan
+        out[:, : 8 * f] = values.astype("<f8", copy=False).view(np.uint8)
+    if i:
+        out[:, 8 * f : numbers] = columns.ints.take(ints, axis=1).astype("<i8", copy=False).view(np.uint8)
+    if columns.float_nulls is not None:
+        out[:, numbers : numbers + f] = columns.float_nulls[:, floats]
+    if columns.int_nulls is not None:
+        out[:, numbers + f :] = columns.int_nulls[:, ints]
+    return out

@@ -155,9 +155,9 @@ class Columns:
 
     def matrix(self) -> Floats:
         """Feature matrix (n, features) as float64, C-contiguous, in contract order."""
-        features = self.contract.features
-        if len(features) == self.floats.shape[1] and all(f.storage is Storage.FLOATS for f in features):
+        if self.contract.features_are_floats:
             return np.ascontiguousarray(self.floats)
+        features = self.contract.features
         out = np.empty((len(self), len(features)), dtype=np.float64)
         for place, f in enumerate(features):
             out[:, place] = self.numeric(f.name)

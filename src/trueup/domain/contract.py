@@ -200,6 +200,21 @@ class Contract:
         """Number of fields in each block."""
         return {s: sum(f.storage is s for f in self.fields) for s in Storage}
 
+    @cached_property
+    def by_field_name(self) -> dict[Storage, list[int]]:
+        """The places of each block's fields, in the order of their names."""
+        order: dict[Storage, list[int]] = {s: [] for s in Storage}
+        for name in sorted(self.slots):
+            storage, place = self.slots[name]
+            order[storage].append(place)
+        return order
+
+    @cached_property
+    def features_are_floats(self) -> bool:
+        """Whether the model's inputs are the block of floats as it is stored."""
+        floats = self.widths[Storage.FLOATS]
+        return len(self.features) == floats and all(f.storage is Storage.FLOATS for f in self.features)
+
     @property
     def business_key(self) -> tuple[str, ...]:
         """Fields whose values identify the business item: the label's join key, else all keys."""

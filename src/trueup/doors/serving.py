@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import uvicorn
 from starlette.types import ASGIApp
 
-from trueup.doors.api.connections import allow_files, bounded
+from trueup.doors.api.connections import CLOSE, allow_files, bounded
 from trueup.doors.headers import TRANSPORT_SECURITY
 from trueup.doors.tls import Certificates
 from trueup.errors import InvalidInput, Unavailable
@@ -34,7 +34,6 @@ from trueup.telemetry import log
 
 BACKLOG = 2_048
 SHUTDOWN_S = 30
-CLOSE = (b"connection", b"close")
 
 
 class Stopping(Protocol):
@@ -148,7 +147,7 @@ def configured(served: ASGIApp, settings: Settings) -> uvicorn.Config:
     config = uvicorn.Config(
         served,
         loop="uvloop",
-        http=bounded(settings.limits),
+        http=bounded(settings.limits, served),
         ws="none",
         proxy_headers=False,  # nothing is decided by where a request says it comes from
         log_level="warning",

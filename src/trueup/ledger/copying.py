@@ -107,7 +107,9 @@ def _rest(pgconn: pq.abc.PGconn) -> Generator[int, None, list[pq.abc.PGresult]]:
 
 def _result(pgconn: pq.abc.PGconn) -> Generator[int, None, pq.abc.PGresult | None]:
     while pgconn.is_busy():
-        yield from _ready(pgconn, POLLIN)
+        pgconn.consume_input()  # to its end: libuv tells once of a socket that broke, with the last it received
+        if pgconn.is_busy():
+            yield POLLIN
     return pgconn.get_result()
 
 

@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,29 +32,37 @@ from trueup.domain.batch import Role
 
 def prediction_ids(deployment_id: int, role: Role, source: str, keys: Sequence[str]) -> NDArray[np.uint8]:
     """Ids (n, 16) uint8, big-endian, of the rows with the given keys."""
-    scope = f"{deployment_id}\x00{role}\x00{source}\x00".encode()
-    seed = hashlib.blake2b(scope, digest_size=4).digest()
-    base = hashlib.blake2b(scope, digest_size=16)
+    base, fixed = _of_source(deployment_id, role, source)
     hashes = bytearray()
     for key in keys:
         one = base.copy()
         one.update(key.encode())
         hashes += one.digest()
-    ids = np.frombuffer(hashes, np.uint8).reshape(len(keys), 16).copy()
-    ids[:, :4] = np.frombuffer(seed, np.uint8)
-    ordinals, numbered = _ordinals(keys)
-    place = (ordinals >> 4).astype(">u4").view(np.uint8).reshape(-1, 4)
-    # 28 bits of the ordinal: 16 before the version nibble, 12 behind it.
-    shifted = (ordinals >> 16).astype(">u2").view(np.uint8).reshape(-1, 2)
-    ids[numbered, 4:6] = shifted[numbered]
-    ids[numbered, 6] = place[numbered, 2] & 0x0F
-    ids[numbered, 7] = place[numbered, 3]
-    ids[:, 6] = (ids[:, 6] & 0x0F) | 0x80
-    ids[:, 8] = (ids[:, 8] & 0x3F) | 0x80
+    ids = np.frombuffer(hashes, np.uint8).reshape(len(keys), 16)
+    numbered = [key.isascii() and key.isdigit() and len(key) <= 9 for key in keys]
+    if any(numbered):
+        _put_ordinals(ids, keys, np.array(numbered, bool))
+    ids &= _HASHED
+    ids |= fixed
     return ids
 
 
-def _ordinals(keys: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
-    numbered = [key.isascii() and key.isdigit() and len(key) <= 9 for key in keys]
-    ordinals = [int(key) if number else 0 for key, number in zip(keys, numbered, strict=True)]
-    return np.array(ordinals, np.uint32), np.array(numbered, bool)
+_HASHED = np.frombuffer(bytes.fromhex("00000000ffff0fff3fffffffffffffff"), np.uint8)  # bits left to hash and ordinal
+
+
+@lru_cache(1024)
+def _of_source(deployment_id: int, role: Role, source: str) -> tuple[Any, NDArray[np.uint8]]:
+    """The hash that every key of a source goes on with, and the bits that are the same in all of its ids."""
+    scope = f"{deployment_id}\x00{role}\x00{source}\x00".encode()
+    seed = hashlib.blake2b(scope, digest_size=4).digest()
+    fixed = seed + bytes.fromhex("0000 8000 8000 0000 0000 0000")
+    return hashlib.blake2b(scope, digest_size=16), np.frombuffer(fixed, np.uint8)
+
+
+def _put_ordinals(ids: NDArray[np.uint8], keys: Sequence[str], numbered: NDArray[np.bool_]) -> None:
+    """28 bits of the ordinal: 16 before the version nibble, 12 behind it."""
+    ordinals = np.array([int(key) for key, number in zip(keys, numbered, strict=True) if number], np.uint32)
+    place = (ordinals >> 4).astype(">u4").view(np.uint8).reshape(-1, 4)
+    ids[numbered, 4:6] = (ordinals >> 16).astype(">u2").view(np.uint8).reshape(-1, 2)
+    ids[numbered, 6] = place[:, 2]
+    ids[numbered, 7] = place[:, 3]

@@ -38,6 +38,7 @@ from trueup.domain.batch import (
     Answers,
     Booked,
     Booking,
+    Channel,
     Receipt,
     Refusal,
     RefusalReason,
@@ -58,9 +59,7 @@ from trueup.settings import Limits
 _BATCH = """
     INSERT INTO ledger.batches
         (batch_id, deployment_id, contract_id, channel, source, instances, predictions, received_at)
-    OVERRIDING SYSTEM VALUE VALUES
-        ({batch_id}, {deployment_id}, {contract_id}, {channel}, {source}, {instances}, {predictions}, '{received_at}');
-"""
+    OVERRIDING SYSTEM VALUE VALUES ("""
 _COPY = f"COPY ledger.predictions ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)"
 _TAKEN = (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected)
 _NUMBERS = "SELECT nextval('ledger.batches_batch_id_seq') FROM generate_series(1, %s)"
@@ -201,22 +200,15 @@ class PostgresLedger:
     def _copying(self, connection: Connection, work: _Work) -> Conversation:
         """Step 3, of what is new."""
         booking, scored, ids = work.booking, work.booking.scored, work.ids
-        fresh = np.flatnonzero(work.booked == Booked.NEW)
-        if len(fresh) < len(booking):
+        if work.booked.any():  # Booked.NEW is 0
+            fresh = np.flatnonzero(work.booked == Booked.NEW)
             scored = [replace(s, answers=s.answers.take(fresh)) for s in scored]
             ids = {role: of_role[fresh] for role, of_role in ids.items()}
             booking = part_of(booking, fresh)
         assert work.batch_id is not None
-        before = _BATCH.format(
-            batch_id=work.batch_id,
-            deployment_id=booking.deployment_id,
-            contract_id=booking.contract_id,
-            channel=_quoted(str(booking.source.channel)),
-            source=_quoted(booking.source.name),
-            instances=len(fresh),
-            predictions=len(fresh) * len(scored),
-            received_at=_moment(booking.received_at.min()),
-        )
+        n = len(booking)
+        origin = _origin(booking.deployment_id, booking.contract_id, booking.source.channel, booking.source.name)
+        before = f"{_BATCH}{work.batch_id}, {origin}, {n}, {n * len(scored)}, '{booking.received_at.min()}Z');"
         if booking.claims:
             before += _claims(booking)
         rows = chain.from_iterable(packed(booking, s, ids[s.role], work.batch_id) for s in scored)
@@ -362,10 +354,10 @@ def _work(booking: Booking) -> _Work:
     """Step 1."""
     source = booking.source
     ids = {s.role: prediction_ids(booking.deployment_id, s.role, source.name, source.keys) for s in booking.scored}
-    booked = np.full(len(booking), Booked.NEW, np.int8)
+    booked = np.zeros(len(booking), np.int8)  # Booked.NEW
     later = _repeats(source.keys)
-    booked[later] = Booked.REPEATED
-    if later.size:  # a repeat lies where its first row does
+    if later.size:
+        booked[later] = Booked.REPEATED  # a repeat lies where its first row does
         first = {key: place for place, key in reversed(list(enumerate(source.keys)))}
         when = booking.event_time.copy()
         when[later] = when[[first[source.keys[place]] for place in later.tolist()]]
@@ -383,6 +375,12 @@ def _quoted(text: str) -> str:
     return sql.quote(text)
 
 
+@lru_cache(256)
+def _origin(deployment_id: int, contract_id: int, channel: Channel, source: str) -> str:
+    """What of a batch's row is the same in every batch of a source, as SQL."""
+    return f"{deployment_id}, {contract_id}, {_quoted(str(channel))}, {_quoted(source)}"
+
+
 @dataclass(frozen=True, slots=True)
 class First:
     """The answer the ledger holds."""
@@ -395,11 +393,14 @@ class First:
     expected_cost: float | None
 
 
+_NO_ROWS = np.empty(0, np.intp)
 _NOTHING = First(Status.SCORED, None, None, None, None, None)
 
 
 def _repeats(keys: Sequence[str]) -> NDArray[np.intp]:
     """Rows whose identity an earlier row of the batch has."""
+    if len(set(keys)) == len(keys):
+        return _NO_ROWS
     first: dict[str, int] = {}
     return np.array([i for i, key in enumerate(keys) if first.setdefault(key, i) != i], np.intp)
 

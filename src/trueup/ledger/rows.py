@@ -12,13 +12,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trueup.domain.batch import Answers, Booking, Bools, Objects, Reasons, Scored
+from trueup.domain.batch import Answers, Booking, Bools, Channel, Objects, Reasons, Role, Scored
 
 HEADER = b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0)
 TRAILER = struct.pack(">h", -1)
@@ -31,17 +32,22 @@ COLUMNS = (
     *("reason_fields", "reason_values"),
 )
 
+_ROW = struct.pack(">h", len(COLUMNS))
+
 # Packed at once: the server works on one chunk while the next is packed, so the first is small.
 FIRST_ROWS, MOST_ROWS = 64, 512
 
-_EPOCH_DAY = np.datetime64("2000-01-01", "D")
-_EPOCH = np.datetime64("2000-01-01T00:00:00", "us")
+_EPOCH_DAY = 10_957  # 2000-01-01, where PostgreSQL begins to count, in days and in microseconds since 1970
+_DAY_US = 86_400_000_000
+_EPOCH = _EPOCH_DAY * _DAY_US
+_NAT = np.iinfo(np.int64).min  # numpy's absent moment
+_UNITS = {unit: np.dtype(f"datetime64[{unit}]") for unit in ("D", "us")}
 _FLOAT8, _INT8, _TEXT, _INT4, _INT2, _FLOAT4 = 701, 20, 25, 23, 21, 700
 
 _LENGTHS = tuple(struct.pack(">i", n) for n in range(1024))  # most texts are short
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Fixed:
     """A column whose cells have one length: ``values`` (n,) or (n, k) lie at ``first`` in ``cell``, ``step`` apart."""
 
@@ -49,10 +55,12 @@ class _Fixed:
     first: int
     step: int
     values: NDArray[Any]  # of the big-endian type that is sent, or of one that numpy converts to ``kind``
-    kind: str
+    kind: np.dtype[Any]
 
 
 Piece = bytes | _Fixed | Sequence[bytes]  # same in every row | same length in every row | anything
+_BYTE, _I2, _I4, _I8 = np.dtype("u1"), np.dtype(">i2"), np.dtype(">i4"), np.dtype(">i8")
+_F4, _F8 = np.dtype(">f4"), np.dtype(">f8")
 
 
 def packed(booking: Booking, scored: Scored, ids: NDArray[np.uint8], batch_id: int) -> Iterator[bytes]:
@@ -97,27 +105,23 @@ def _picked(values: Sequence[Any], rows: slice | NDArray[np.intp]) -> Sequence[A
 
 def _chunk(part: Booking, answers: Answers, scored: Scored, ids: NDArray[np.uint8], batch_id: int) -> bytes:
     columns = part.columns
-    days = part.event_time.astype("datetime64[D]")
+    moments, due = _number(part.event_time, "us"), _number(part.due_day, "D")
     return _joined(
         len(ids),
         [
-            struct.pack(">h", len(COLUMNS)),
-            _fixed(ids, "u1"),
-            _fixed(days - _EPOCH_DAY, ">i4"),
-            _fixed(part.event_time.astype("datetime64[us]") - _EPOCH, ">i8"),
-            _value(struct.pack(">i", part.deployment_id)),
-            _value(struct.pack(">i", scored.model_version_id)),
-            _value(struct.pack(">i", part.contract_id)),
+            _ROW,
+            _fixed(ids, _BYTE),
+            _fixed(moments // _DAY_US - _EPOCH_DAY, _I4),
+            _fixed(moments - _EPOCH, _I8),
+            _origin(part.deployment_id, scored.model_version_id, part.contract_id),
             _value(struct.pack(">q", batch_id)),
-            _value(scored.role.encode()),
-            _value(part.source.channel.encode()),
-            _value(part.source.name.encode()),
-            _fixed(np.frombuffer(b"".join(part.digests), np.uint8).reshape(-1, 16), "u1"),
-            _fixed(part.received_at - _EPOCH, ">i8"),
-            _array(part.steps_us, None, ">i4", _INT4),
-            _nullable(np.isnat(part.due_day), part.due_day.astype("datetime64[D]") - _EPOCH_DAY, ">i4"),
-            _array(columns.floats, columns.float_nulls, ">f8", _FLOAT8),
-            _array(columns.ints, columns.int_nulls, ">i8", _INT8),
+            _names(scored.role, part.source.channel, part.source.name),
+            _fixed(np.frombuffer(b"".join(part.digests), np.uint8).reshape(-1, 16), _BYTE),
+            _fixed(_number(part.received_at, "us") - _EPOCH, _I8),
+            _array(part.steps_us, None, _I4, _INT4),
+            _nullable(due == _NAT, due - _EPOCH_DAY, _I4),
+            _array(columns.floats, columns.float_nulls, _F8, _FLOAT8),
+            _array(columns.ints, columns.int_nulls, _I8, _INT8),
             _numbers(answers.score),
             _numbers(answers.expected_cost),
             _words(answers.status),
@@ -126,10 +130,20 @@ def _chunk(part: Booking, answers: Answers, scored: Scored, ids: NDArray[np.uint
             _cells(part.source.keys),
             _cells(part.business_keys),
             _text_arrays(columns.texts),
-            NULL if answers.outputs is None else _array(answers.outputs, None, ">f8", _FLOAT8),
+            NULL if answers.outputs is None else _array(answers.outputs, None, _F8, _FLOAT8),
             *_reasons(answers.reasons),
         ],
     )
+
+
+@lru_cache(256)
+def _origin(deployment_id: int, model_version_id: int, contract_id: int) -> bytes:
+    return b"".join(_value(struct.pack(">i", one)) for one in (deployment_id, model_version_id, contract_id))
+
+
+@lru_cache(256)
+def _names(role: Role, channel: Channel, source: str) -> bytes:
+    return b"".join(_value(name.encode()) for name in (role, channel, source))
 
 
 def _joined(n: int, pieces: Sequence[Piece]) -> bytes:
@@ -186,15 +200,22 @@ def _length(n: int) -> bytes:
     return _LENGTHS[n] if n < len(_LENGTHS) else struct.pack(">i", n)
 
 
-def _fixed(values: NDArray[Any], kind: str) -> _Fixed:
+def _number(moments: NDArray[np.datetime64], unit: str) -> NDArray[np.int64]:
+    """Days or microseconds since 1970."""
+    return moments.astype(_UNITS[unit], copy=False).view(np.int64)
+
+
+def _fixed(values: NDArray[Any], kind: np.dtype[Any]) -> _Fixed:
     """One number a row, or (n, k) bytes a row."""
-    if values.dtype.kind == "m":
-        values = values.view(np.int64)
-    size = np.dtype(kind).itemsize * (values.shape[1] if values.ndim > 1 else 1)
-    return _Fixed(_length(size) + bytes(size), 4, 1, values, kind)
+    return _Fixed(_blank(kind.itemsize * (values.shape[1] if values.ndim > 1 else 1)), 4, 1, values, kind)
 
 
-def _nullable(nulls: Bools, values: NDArray[Any], kind: str) -> Piece:
+@lru_cache(64)
+def _blank(size: int) -> bytes:
+    return _length(size) + bytes(size)
+
+
+def _nullable(nulls: Bools, values: NDArray[Any], kind: np.dtype[Any]) -> Piece:
     if not nulls.any():
         return _fixed(values, kind)
     if nulls.all():
@@ -204,7 +225,7 @@ def _nullable(nulls: Bools, values: NDArray[Any], kind: str) -> Piece:
 
 
 def _numbers(values: NDArray[np.float64] | None) -> Piece:
-    return NULL if values is None else _nullable(np.isnan(values), values, ">f8")
+    return NULL if values is None else _nullable(np.isnan(values), values, _F8)
 
 
 def _words(values: Objects | None) -> Piece:
@@ -212,29 +233,43 @@ def _words(values: Objects | None) -> Piece:
     if values is None:
         return NULL
     listed = values.tolist()
-    cells = {v: NULL if v is None else _cell(str(v)) for v in set(listed)}
+    distinct = set(listed)
+    cells = {v: NULL if v is None else _word(str(v)) for v in distinct}
     if len(cells) == 1:
         return next(iter(cells.values()))
     return [cells[v] for v in listed]
+
+
+@lru_cache(1024)
+def _word(text: str) -> bytes:
+    return _cell(text)
 
 
 def _cells(texts: Sequence[str]) -> Sequence[bytes]:
     return [_length(len(data)) + data for data in map(str.encode, texts)]
 
 
+@lru_cache(1024)
 def _array_head(oid: int, size: int, *, has_null: bool = False) -> bytes:
     head = struct.pack(">iii", int(size > 0), int(has_null), oid)
     return head + struct.pack(">ii", size, 1) if size else head
 
 
-def _array(values: NDArray[Any], nulls: Bools | None, kind: str, oid: int) -> Piece:
+@lru_cache(256)
+def _blank_array(oid: int, size: int, itemsize: int) -> bytes:
+    return _value(_array_head(oid, size) + _blank(itemsize) * size)
+
+
+def _array(values: NDArray[Any], nulls: Bools | None, kind: np.dtype[Any], oid: int) -> Piece:
     """One array a row; NULL elements have length -1 and no bytes."""
     n, k = values.shape
-    size = np.dtype(kind).itemsize
-    head = _array_head(oid, k)
-    whole = _Fixed(_value(head + (_length(size) + bytes(size)) * k), 8 + len(head), 4 + size, values, kind)
-    if nulls is None or not k:
-        return whole if k else whole.cell
+    size = kind.itemsize
+    cell = _blank_array(oid, k, size)
+    if not k:
+        return cell
+    whole = _Fixed(cell, len(cell) - k * (4 + size) + 4, 4 + size, values, kind)
+    if nulls is None:
+        return whole
     holed = nulls.any(axis=1)
     if not holed.any():
         return whole
@@ -264,9 +299,14 @@ def _text_arrays(texts: Objects) -> Piece:
     k = texts.shape[1]
     if not k:
         return _value(_array_head(_TEXT, 0))
-    columns = [[NULL if v is None else _cell(v) for v in column] for column in texts.T.tolist()]
-    bodies = map(b"".join, zip(*columns, strict=True))
+    listed = texts.T.tolist()
+    columns = [
+        [NULL if v is None else _cell(v) for v in column] if None in column else _cells(column) for column in listed
+    ]
+    bodies = columns[0] if k == 1 else list(map(b"".join, zip(*columns, strict=True)))
     plain, with_null = _array_head(_TEXT, k), _array_head(_TEXT, k, has_null=True)
+    if not any(None in column for column in listed):
+        return [_length(20 + len(body)) + plain + body for body in bodies]
     holes = (texts == None).any(axis=1).tolist()  # noqa: E711 - element by element
     return [
         _length(20 + len(body)) + (with_null if hole else plain) + body
@@ -279,7 +319,7 @@ def _reasons(reasons: Reasons | None) -> tuple[Piece, Piece]:
         return NULL, NULL
     n, present = len(reasons.present), reasons.present
     both: list[Piece] = []
-    for values, kind, oid in ((reasons.fields, ">i2", _INT2), (reasons.values, ">f4", _FLOAT4)):
+    for values, kind, oid in ((reasons.fields, _I2, _INT2), (reasons.values, _F4, _FLOAT4)):
         whole = _array(values, None, kind, oid)
         assert isinstance(whole, _Fixed)  # no null elements and at least one a row
         cells = _slices(*_block(n, [whole]), n)

@@ -18,9 +18,9 @@ def answers_of(contract: Contract, raw: Floats, columns: Columns) -> Answers:
     if not np.isfinite(raw).all():
         raise ScoringError("the model answered with a number that is not finite")
     kind = contract.output.kind
-    if kind is OutputKind.PROBABILITY and ((raw < 0).any() or (raw > 1).any()):
+    if kind is OutputKind.PROBABILITY and n and not (raw.min() >= 0 and raw.max() <= 1):
         raise ScoringError("the model answered with a probability outside 0 to 1")
-    status = np.full(n, Status.SCORED, object)
+    status = _all(n, Status.SCORED)
     if kind is OutputKind.VECTOR:
         return Answers(status, np.full(n, np.nan), outputs=raw)
     if kind is OutputKind.CLASS:
@@ -38,17 +38,31 @@ def _decided(contract: Contract, status: Objects, score: Floats, columns: Column
     decision = None
     rule = contract.decision
     if rule is not None:
-        decision = np.where(score >= rule.threshold, rule.at_or_above, rule.below).astype(object)
+        decision = _sides(rule, score)
         unsure = abstained(rule, score)
-        status[unsure] = Status.ABSTAINED
-        decision[unsure] = None
+        if unsure is not None:
+            status[unsure] = Status.ABSTAINED
+            decision[unsure] = None
     return Answers(status, score, decision=decision, expected_cost=expected_cost(contract, score, columns))
 
 
-def abstained(rule: DecisionRule, score: Floats) -> Bools:
-    """Mask (n,) of scores inside the abstention zone [low, high)."""
+def _sides(rule: DecisionRule, score: Floats) -> Objects:
+    """The decision (n,) by the threshold alone."""
+    sides: Objects = np.array([rule.below, rule.at_or_above], object)[(score >= rule.threshold).view(np.int8)]
+    return sides
+
+
+def _all(n: int, status: Status) -> Objects:
+    """The status, n times. ``np.full`` looks first whether a text is a sequence."""
+    found: Objects = np.empty(n, object)
+    found.fill(status)
+    return found
+
+
+def abstained(rule: DecisionRule, score: Floats) -> Bools | None:
+    """Mask (n,) of scores inside the abstention zone [low, high); None where the rule has none."""
     if rule.abstain_low is None or rule.abstain_high is None:
-        return np.zeros(score.shape, bool)
+        return None
     return (score >= rule.abstain_low) & (score < rule.abstain_high)
 
 
@@ -72,14 +86,12 @@ def fallback_answers(contract: Contract, rule: Fallback, columns: Columns) -> An
     values = columns.numeric(rule.field)
     with np.errstate(invalid="ignore"):
         score = np.where(values >= rule.threshold, rule.high, rule.low)
-    answers = _decided(contract, np.full(len(columns), Status.SCORED, object), score, columns)
+    answers = _decided(contract, _all(len(columns), Status.SCORED), score, columns)
     decision = answers.decision
     if decision is not None and contract.decision is not None:
         # A rule does not abstain: it is the last resort.
-        above, below = contract.decision.at_or_above, contract.decision.below
-        decision = np.where(score >= contract.decision.threshold, above, below).astype(object)
-    status = np.full(len(columns), Status.FALLBACK, object)
-    return Answers(status, score, decision=decision, expected_cost=answers.expected_cost)
+        decision = _sides(contract.decision, score)
+    return Answers(_all(len(columns), Status.FALLBACK), score, decision=decision, expected_cost=answers.expected_cost)
 
 
 def merged(answers: Answers, others: Answers, mask: Bools) -> Answers:

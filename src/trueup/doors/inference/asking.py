@@ -24,6 +24,7 @@ from trueup.contracts.values import microseconds
 from trueup.domain.batch import REQUEST_SOURCE, UNKEYED_SOURCE, Channel, RefusalReason, Source
 from trueup.domain.contract import Contract
 from trueup.doors.inference.gather import Ask, Decode, Gather, Part
+from trueup.doors.inference.wire import Reply
 from trueup.errors import Conflict, InvalidInput, NotFound, ScoringError, TrueupError, Unavailable
 from trueup.scoring.service import REFRESH_S, Resolved
 from trueup.telemetry import log
@@ -81,6 +82,17 @@ def terms_of(channel: Channel, parameters: Mapping[str, Any], *, key: str | None
     )
 
 
+@dataclass(slots=True)
+class Asked:
+    """A request that is read: what it asks of the gatherer, piece by piece, and how its answer is written.
+
+    ``write`` raises Conflict, ScoringError or InstanceErrors where an instance got no answer.
+    """
+
+    asks: Sequence[Ask]
+    write: Callable[[Sequence[Part]], Reply]
+
+
 class Inference:
     """Everything the inference door answers. ``gather`` makes the batches."""
 
@@ -112,7 +124,26 @@ class Inference:
         current().resolved(found.deployment.name)
         return found
 
-    async def score(
+    def at_hand(self, model: str, version: str | None = None) -> Resolved | None:
+        """What answers under the name, where ``resolved`` would neither wait nor raise."""
+        held = self._services.scoring.held(model)
+        if held is None or held[1] > AGED_S or version not in (None, held[0].champion.version.version):
+            return None
+        if held[1] > REFRESH_S:
+            self._refresh(model)
+        return held[0]
+
+    async def score(self, ask: Ask) -> list[Part]:
+        """Every instance's answer, booked.
+
+        All or nothing: raises InstanceErrors, Conflict, ScoringError where an instance got no answer, and what
+        ``Gather.score`` raises.
+        """
+        parts = await self.gather.score([ask])
+        check_whole(parts)
+        return parts
+
+    def ask(
         self,
         resolved: Resolved,
         terms: Terms,
@@ -122,13 +153,14 @@ class Inference:
         form: Hashable,
         payload: Any,
         arrival: Arrival,
-    ) -> list[Part]:
-        """Every instance's answer, booked; payloads of one ``decode`` and ``form`` are decoded together.
+    ) -> Ask:
+        """Instances that are answered all or not at all; payloads of one ``decode`` and ``form`` are decoded together.
 
-        All or nothing: raises InstanceErrors, Conflict, ScoringError where an instance got no answer, and what
-        ``Gather.score`` raises.
+        Raises InvalidInput for terms that the contract does not allow.
         """
-        ask = Ask(
+        observed = current()
+        observed.scoring(rows)
+        return Ask(
             resolved,
             _source(terms, rows, self.limits.key_chars),
             rows,
@@ -140,14 +172,10 @@ class Inference:
             want_reasons=terms.reasons,
             deadline=terms.deadline,
             parse_us=(time.perf_counter_ns() - arrival.ns) // 1000,
-            trace=current().context,
+            trace=observed.context,
         )
-        current().scoring(rows)
-        parts = await self.gather.score(ask)
-        _check_whole(parts)
-        return parts
 
-    async def rows(
+    def asks(
         self,
         resolved: Resolved,
         source: Source,
@@ -157,19 +185,19 @@ class Inference:
         event_us: int | NDArray[np.int64] | None,
         want_reasons: bool,
         arrival: Arrival,
-    ) -> list[Part]:
-        """Instances of which each is answered or refused on its own; ``payload`` has one element for each.
-
-        Raises as ``Gather.score``.
-        """
+    ) -> list[Ask]:
+        """Instances of which each is answered or refused on its own; ``payload`` has one element for each."""
+        observed = current()
+        observed.scoring(len(payload))
         parse_us, size = (time.perf_counter_ns() - arrival.ns) // 1000, self.limits.gathered_rows
+        whole = len(payload) <= size
         pieces = []
         for start in range(0, len(payload), size):
             piece = slice(start, start + size)
             pieces.append(
                 Ask(
                     resolved,
-                    replace(source, keys=source.keys[piece]),
+                    source if whole else replace(source, keys=source.keys[piece]),
                     len(payload[piece]),
                     arrival.us,
                     decode,
@@ -179,11 +207,10 @@ class Inference:
                     whole=False,
                     want_reasons=want_reasons,
                     parse_us=parse_us,
-                    trace=current().context,
+                    trace=observed.context,
                 )
             )
-        current().scoring(len(payload))
-        return await self.gather.in_turn(pieces)
+        return pieces
 
     def index(self, *, only_ready: bool, shown: Callable[[str], bool] = lambda _: True) -> list[dict[str, str]]:
         """Every deployment that is ``shown``, with the version that answers. Blocking."""
@@ -234,7 +261,7 @@ def parameter(parameters: Mapping[str, Any], name: str, kind: type[_Known]) -> _
     return value
 
 
-def _check_whole(parts: Sequence[Part]) -> None:
+def check_whole(parts: Sequence[Part]) -> None:
     """Raises Conflict or ScoringError where an instance was not answered."""
     for part in parts:
         for refused in part.refused:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 Decode = Callable[[Decoder, Sequence[Any]], Decoded]
 T = TypeVar("T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MOST_US = 2**31 - 1  # of a step, as the ledger stores it
 
 
 @dataclass(slots=True, eq=False)
@@ -49,7 +49,7 @@ class Ask:
     parse_us: int = 0
     waiting_since_ns: int = 0
     trace: SpanContext | None = None
-    answer: asyncio.Future[Part] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answer: Answer | None = None  # told when there is one; set by the gatherer
 
     @property
     def received_at(self) -> datetime:
@@ -82,10 +82,22 @@ class Ask:
                     columns=part,
                     event_us=self.event_us[rows] if isinstance(self.event_us, np.ndarray) else self.event_us,
                     source=replace(self.source, keys=self.source.keys[rows]),
-                    answer=asyncio.get_running_loop().create_future(),
                 )
             )
         return found
+
+
+class Answer(Protocol):
+    """Who waits for an ask's answer: an ``asyncio.Future``, or what behaves like one."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def set_result(self, part: Part, /) -> None:
+        """The ask's share of its batch."""
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """Why there is none."""
 
 
 class Booked:
@@ -181,14 +193,15 @@ def refused_whole(ask: Ask, errors: Sequence[FieldError]) -> list[RowRefusal]:
 def instances_of(asks: Sequence[Ask], decoded: Decoded, now_ns: int) -> Instances:
     """All rows of the batch, each with its own arrival, waiting time and group."""
     first, source = asks[0], asks[0].source
-    steps = np.array([(a.parse_us, 0, (now_ns - a.waiting_since_ns) // 1000, 0) for a in asks])
-    steps = np.minimum(steps, np.iinfo(np.int32).max).astype(np.int32)
+    steps = np.zeros((len(asks), 4), np.int32)
+    steps[:, 0] = [min(a.parse_us, _MOST_US) for a in asks]
+    steps[:, 2] = [min((now_ns - a.waiting_since_ns) // 1000, _MOST_US) for a in asks]
     arrived = np.array([a.received_us for a in asks]).view("datetime64[us]")
     if len(asks) > 1:
         source = Source(source.channel, source.name, [key for ask in asks for key in ask.source.keys])
     groups = None
     lengths = [ask.rows for ask in asks]
-    if any(length != 1 for length in lengths):  # else one row a caller: nothing to repeat
+    if lengths.count(1) != len(lengths):  # else one row a caller: nothing to repeat
         groups = _groups(asks, lengths)
         steps, arrived = np.repeat(steps, lengths, axis=0), np.repeat(arrived, lengths)
     happened = None if first.event_us is None else _event_times(asks)

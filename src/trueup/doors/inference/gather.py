@@ -30,6 +30,7 @@ from typing import TypeVar
 
 from trueup.domain.batch import RefusalReason
 from trueup.doors.inference.asks import (
+    Answer,
     Ask,
     Booked,
     Decode,
@@ -70,27 +71,38 @@ class Gather:
         telemetry.metrics.observe("queue_rows", lambda: self._now(lambda line: line.rows))
         telemetry.metrics.observe("batches_in_flight", lambda: self._now(lambda line: line.in_flight))
 
-    async def score(self, ask: Ask) -> list[Part]:
-        """The answers to one request, in the order of its rows.
+    def fits_a_batch(self, asks: Sequence[Ask]) -> bool:
+        """Whether a request is one piece, which ``submit`` takes."""
+        return len(asks) == 1 and asks[0].rows <= self._limits.gathered_rows
 
-        A large request goes piece by piece, so that small ones pass between its pieces.
-        Raises Overloaded, TimedOut, InstanceErrors, InvalidInput, LedgerUnavailable.
+    def submit(self, ask: Ask, answer: Answer) -> None:
+        """Takes a request that fits a batch; ``answer`` is told its part, or the error. Raises Overloaded."""
+        ask.answer = answer
+        self._admit(ask)
+
+    async def score(self, asks: Sequence[Ask]) -> list[Part]:
+        """The answers to one request's pieces, one after another, so that small requests pass between them.
+
+        A single piece that is too large for a batch is decoded and split here; after a failure the rest is
+        refused with it. Raises Overloaded, TimedOut, InstanceErrors, InvalidInput, LedgerUnavailable.
         """
-        if ask.rows <= self._limits.gathered_rows:
-            return [await self._one(ask)]
+        if len(asks) != 1 or asks[0].rows <= self._limits.gathered_rows:
+            return await self._in_turn(asks)
+        ask = asks[0]
         decoded = await self._in_thread(lambda: ask.decode(ask.resolved.decoder, [ask.payload]))
         if decoded.errors_total:
             rows = refused_whole(ask, decoded.errors)
             await self._in_thread(lambda: self._scoring.refuse(ask.resolved, ask.source, rows, ask.received_at))
             raise InstanceErrors(decoded.errors, decoded.errors_total)
-        return await self.in_turn(ask.pieces(decoded.columns, self._limits.gathered_rows))
+        return await self._in_turn(ask.pieces(decoded.columns, self._limits.gathered_rows))
 
-    async def in_turn(self, pieces: Sequence[Ask]) -> list[Part]:
-        """The answers to a request's pieces, one after another; after a failure the rest are refused with it."""
+    async def _in_turn(self, pieces: Sequence[Ask]) -> list[Part]:
         parts: list[Part] = []
         try:
             for piece in pieces:
-                parts.append(await self._one(piece))
+                answer: asyncio.Future[Part] = asyncio.get_running_loop().create_future()
+                self.submit(piece, answer)
+                parts.append(await answer)
         except BaseException:
             for piece in pieces[len(parts) + 1 :]:
                 self._refuse(piece, RefusalReason.REQUEST)
@@ -105,7 +117,8 @@ class Gather:
             await self._refusing
         self._threads.shutdown()
 
-    async def _one(self, ask: Ask) -> Part:
+    def _admit(self, ask: Ask) -> None:
+        """Steps 1 and 2, and 3 where it is time."""
         name = (ask.resolved.deployment.name, ask.source.name, ask.want_reasons)
         line = self._lines.get(name)
         if line is None:
@@ -117,25 +130,51 @@ class Gather:
         ask.waiting_since_ns = time.perf_counter_ns()
         line.waiting.append(ask)
         line.rows += ask.rows
-        if line.may_start(self._limits):
-            self._pump(line)
-        return await ask.answer
+        self._arrived(line)
 
-    def _pump(self, line: _Line) -> None:
-        while line.waiting and line.may_start(self._limits):
-            asks = line.next_batch(self._limits.gathered_rows, self._expired)
+    def _arrived(self, line: _Line) -> None:
+        """Starts a batch with the share that is worth one; a smaller one when nobody else comes."""
+        line.arrived += 1
+        line.crowd = max(line.crowd, line.rows + line.booking)
+        if line.has_its_share(self._limits):
+            self._pump(line)
+        elif not line.watched and line.in_flight < self._limits.commits_in_flight:
+            line.watched = True
+            asyncio.get_running_loop().call_soon(self._settle, line, line.arrived)
+
+    def _settle(self, line: _Line, arrived: int) -> None:
+        """One turn of the loop later: whoever had sent its request by then has arrived."""
+        if line.arrived != arrived and line.in_flight < self._limits.commits_in_flight:
+            asyncio.get_running_loop().call_soon(self._settle, line, line.arrived)
+            return
+        line.watched = False
+        if line.in_flight < self._limits.commits_in_flight:
+            self._pump(line, settled=True)
+
+    def _pump(self, line: _Line, *, settled: bool = False) -> None:
+        while line.waiting and (settled or line.has_its_share(self._limits)):
+            settled = False
+            asks = line.next_batch(self._bound(line), self._expired)
             if not asks:
                 return
             line.in_flight += 1
+            line.booking += sum(ask.rows for ask in asks)
             predicted, begun = self._begun(line, asks)
             if predicted is not None and begun is not None:
                 Watch(begun.under_way, partial(self._booked, line, asks, predicted, begun)).start()
             else:
                 self._run(line, asks, partial(self._answers, line, asks, predicted))
 
+    def _bound(self, line: _Line) -> int:
+        """Rows of the next batch: what can be done on the event loop where that is enough for the first who waits."""
+        on_loop = line.pace.rows(self._limits.on_loop_ms)
+        return (
+            min(on_loop, self._limits.gathered_rows) if line.waiting[0].rows <= on_loop else self._limits.gathered_rows
+        )
+
     def _begun(self, line: _Line, asks: Sequence[Ask]) -> tuple[Predicted | None, Begun | None]:
         """Step 3 on the event loop, as far as it goes without waiting."""
-        if not line.pace.fits(sum(ask.rows for ask in asks), self._limits.on_loop_ms):
+        if sum(ask.rows for ask in asks) > line.pace.rows(self._limits.on_loop_ms):
             return None, None
         try:
             predicted = self._predicted(line, asks)
@@ -171,19 +210,23 @@ class Gather:
 
     def _done(self, line: _Line, asks: Sequence[Ask], answers: Sequence[Part | BaseException]) -> None:
         """Step 4."""
-        line.in_flight -= 1
+        line.ended(asks)
         for ask, answer in zip(asks, answers, strict=True):
-            if ask.answer.done():  # the caller has gone
+            waiting = ask.answer
+            assert waiting is not None
+            if waiting.done():  # the caller has gone
                 continue
             if isinstance(answer, BaseException):
-                ask.answer.set_exception(answer)
+                waiting.set_exception(answer)
             else:
-                ask.answer.set_result(answer)
-        self._pump(line)
+                waiting.set_result(answer)
+        if line.waiting and not line.watched:  # after the answers are on their way
+            line.watched = True
+            asyncio.get_running_loop().call_soon(self._settle, line, line.arrived)
 
     def _expired(self, ask: Ask) -> None:
         self._refuse(ask, RefusalReason.TIMED_OUT)
-        if not ask.answer.done():
+        if ask.answer is not None and not ask.answer.done():
             ask.answer.set_exception(TimedOut("the deadline passed before the instances were scored"))
 
     def _predicted(self, line: _Line, asks: Sequence[Ask]) -> Predicted | None:
@@ -300,9 +343,9 @@ class _Pace:
         """Learns from a batch."""
         self.row_ns += 0.2 * (ns / (rows + FIXED_ROWS) - self.row_ns)
 
-    def fits(self, rows: int, most_ms: float) -> bool:
-        """Whether so many rows are done within ``most_ms`` milliseconds."""
-        return (rows + FIXED_ROWS) * self.row_ns <= most_ms * 1e6
+    def rows(self, most_ms: float) -> int:
+        """How many rows are done within ``most_ms`` milliseconds."""
+        return int(most_ms * 1e6 / self.row_ns) - FIXED_ROWS
 
 
 @dataclass(slots=True)
@@ -311,12 +354,23 @@ class _Line:
 
     waiting: deque[Ask] = field(default_factory=deque)
     rows: int = 0
-    in_flight: int = 0
+    in_flight: int = 0  # batches
+    booking: int = 0  # rows of them
+    arrived: int = 0  # requests, since the start
+    crowd: int = 0  # rows that waited or were being booked when a batch last ended
+    watched: bool = False  # a later turn of the loop will look whether a batch can start
     pace: _Pace = field(default_factory=_Pace)
 
-    def may_start(self, limits: Limits) -> bool:
-        """The first batch at once; a further one when a full one waits."""
-        return not self.in_flight or (self.in_flight < limits.commits_in_flight and self.rows >= limits.gathered_rows)
+    def has_its_share(self, limits: Limits) -> bool:
+        """Whether half of the crowd waits, or a full batch: the other half is being booked or answered meanwhile."""
+        share = min((self.crowd + 1) // 2, limits.gathered_rows)
+        return self.rows >= share and self.in_flight < limits.commits_in_flight
+
+    def ended(self, asks: Sequence[Ask]) -> None:
+        """A batch is booked."""
+        self.crowd -= (self.crowd - self.booking - self.rows) // 8
+        self.in_flight -= 1
+        self.booking -= sum(ask.rows for ask in asks)
 
     def next_batch(self, bound: int, expired: Callable[[Ask], None]) -> list[Ask]:
         """Takes what goes into the next batch; the rest keeps its order."""
@@ -326,7 +380,7 @@ class _Line:
         rows, now = 0, time.monotonic()
         while self.waiting and rows < bound and len(left) < bound:
             ask = self.waiting.popleft()
-            if ask.answer.done() or (ask.deadline is not None and now > ask.deadline):
+            if (ask.answer is not None and ask.answer.done()) or (ask.deadline is not None and now > ask.deadline):
                 self.rows -= ask.rows
                 expired(ask)
                 continue

@@ -19,13 +19,14 @@ from trueup.doors.api.edge import more_than
 from trueup.doors.api.errors import BodyTooLarge, field_documents
 from trueup.doors.api.handlers import parsed
 from trueup.doors.api.schemas import ScoreRequest
-from trueup.doors.inference.asking import Arrival, Inference, unkeyed
+from trueup.doors.inference.asking import Arrival, Asked, Inference, unkeyed
 from trueup.doors.inference.asks import Part, prediction_ids
 from trueup.doors.inference.wire import Reply
 from trueup.errors import Conflict, InstanceErrors, InvalidInput, ScoringError
 from trueup.scoring.service import Resolved, Response, RowRefusal
 
 _BRACE = ord("{")
+_CONFLICT = int(Booked.CONFLICT)  # and what is above it has no answer
 _RAW_ROWS = msgspec.json.Decoder(list[msgspec.Raw])
 encode = msgspec.json.Encoder().encode
 
@@ -37,42 +38,32 @@ class RecordsCall:
     ``spend`` is told the number of instances, and raises RateLimited.
     """
 
-    deployment: str
     key: str | None
     spend: Callable[[int], None]
 
 
-class RecordsInference:
-    """Scoring of plain records."""
+def asked(inference: Inference, call: RecordsCall, body: bytes, resolved: Resolved, arrival: Arrival) -> Asked:
+    """One instance or many. Raises InvalidInput, BodyTooLarge, RateLimited.
 
-    def __init__(self, inference: Inference) -> None:
-        self._inference = inference
-        self._limits = inference.limits
-
-    async def score(self, call: RecordsCall, body: bytes) -> Reply:
-        """One instance or many; answered only after the ledger committed.
-
-        Raises InstanceErrors, Conflict or ScoringError where a single instance got no answer.
-        """
-        arrival = Arrival.now()
-        resolved = await self._inference.resolved(call.deployment)
-        request = parsed(body, ScoreRequest)
-        rows, single = _rows_of(request, self._limits.request_rows)
-        call.spend(len(rows))
-        source = _source(request, call.key, len(rows), self._limits.key_chars)
-        event_us = _event_us(request, resolved.contract, source, arrival.us)
-        parts = await self._inference.rows(
-            resolved,
-            source,
-            decode=_decoded,
-            payload=rows,
-            event_us=event_us,
-            want_reasons=request.reasons,
-            arrival=arrival,
-        )
-        if single:
-            return _single(resolved, parts[0], want_reasons=request.reasons)
-        return _many(resolved, parts, source, want_reasons=request.reasons)
+    The reply raises InstanceErrors, Conflict or ScoringError where a single instance got no answer.
+    """
+    limits = inference.limits
+    request = parsed(body, ScoreRequest)
+    rows, single = _rows_of(request, limits.request_rows)
+    call.spend(len(rows))
+    source = _source(request, call.key, len(rows), limits.key_chars)
+    asks = inference.asks(
+        resolved,
+        source,
+        decode=_decoded,
+        payload=rows,
+        event_us=_event_us(request, resolved.contract, source, arrival.us),
+        want_reasons=request.reasons,
+        arrival=arrival,
+    )
+    if single:
+        return Asked(asks, lambda parts: _single(resolved, parts[0], want_reasons=request.reasons))
+    return Asked(asks, lambda parts: _many(resolved, parts, source, want_reasons=request.reasons))
 
 
 def _rows_of(request: ScoreRequest, most: int) -> tuple[list[msgspec.Raw], bool]:
@@ -178,11 +169,11 @@ def _many(resolved: Resolved, parts: Sequence[Part], source: Source, *, want_rea
     received = 0
     for part in parts:
         response, written = part.booked.response, documents(resolved, part, want_reasons=want_reasons)
-        shift = received - part.rows.start
-        for place in range(part.answered.start, part.answered.stop):
-            if response.receipt.booked[place] < Booked.CONFLICT:
-                row = int(response.rows[place]) + shift
-                answers.append(b'{"row":%d,' % row + written[place][1:])
+        shift, answered = received - part.rows.start, part.answered
+        places = zip(
+            response.rows[answered].tolist(), response.receipt.booked[answered].tolist(), written[answered], strict=True
+        )
+        answers += [b'{"row":%d,%b' % (row + shift, text[1:]) for row, booked, text in places if booked < _CONFLICT]
         refused += [_refused(r, shift, source) for r in sorted(part.refused, key=lambda r: r.row)]
         received += part.rows.stop - part.rows.start
     head = {"deployment": resolved.deployment.name, "received": received, "answered": len(answers), "refused": refused}

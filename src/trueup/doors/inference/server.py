@@ -1,7 +1,7 @@
 """A bare ASGI callable in front of the FastAPI application: same process, same port.
 
 Takes the paths of the inference protocols and hands every other one on. It knows no server:
-whatever speaks ASGI can run it.
+whatever speaks ASGI can run it. A server that offers a whole request by ``at_once`` saves it a task.
 """
 
 from __future__ import annotations
@@ -11,27 +11,30 @@ import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trueup.bootstrap import Services
 from trueup.doors.auth import Authenticator, Caller, Permission
-from trueup.doors.inference import errors
-from trueup.doors.inference.asking import Inference
+from trueup.doors.inference import errors, records
+from trueup.doors.inference.asking import Arrival, Asked, Inference
+from trueup.doors.inference.exchange import Answer, Exchange
 from trueup.doors.inference.gather import Gather
 from trueup.doors.inference.mlflow import keys
 from trueup.doors.inference.mlflow.errors import MLFLOW
 from trueup.doors.inference.mlflow.rest import Invocations, InvocationsCall
-from trueup.doors.inference.oip import tensors
-from trueup.doors.inference.oip.rest import EXTENSIONS, Call, RestInference
-from trueup.doors.inference.records import RecordsCall, RecordsInference
+from trueup.doors.inference.oip import rest, tensors
+from trueup.doors.inference.oip.rest import EXTENSIONS, Call
+from trueup.doors.inference.records import RecordsCall
 from trueup.doors.inference.wire import ClientGone, Reply, headers_of, packed, read_body, send_reply, unpacked
 from trueup.doors.readiness import Readiness
 from trueup.errors import InvalidInput, NotFound, Overloaded, TrueupError, Unauthenticated
+from trueup.scoring.service import Resolved
 from trueup.telemetry import log
+from trueup.telemetry.requests import current
 
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?/?\Z")
 _REPOSITORY = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)\Z")
@@ -54,6 +57,20 @@ class Request:
     held: int = 0  # bytes of its body in memory
     shape: errors.Shape = errors.OPEN_INFERENCE  # of its errors
 
+    @property
+    def key(self) -> str | None:
+        """The idempotency key of its header."""
+        key = self.headers.get(b"idempotency-key")
+        return None if key is None else key.decode("latin-1")
+
+    @property
+    def shown(self) -> str:
+        """The key or token that says who is calling, "" where there is none."""
+        authorization = self.headers.get(b"authorization", b"")
+        bearer = authorization[:7].lower() == b"bearer "
+        shown = authorization[7:] if bearer else self.headers.get(b"x-api-key", b"")
+        return shown.decode("latin-1").strip()
+
 
 class Front:
     """The inference paths; what they do not cover goes to ``behind``."""
@@ -67,8 +84,6 @@ class Front:
         self._in_flight = 0
         self._held = 0
         self._inference: Inference | None = None
-        self._rest: RestInference | None = None
-        self._records: RecordsInference | None = None
         self._invocations: Invocations | None = None
         self._plain: dict[str, _Handler] = {
             "/v2": self._server,
@@ -90,11 +105,11 @@ class Front:
             await self._behind(scope, receive, send)
             return
         path: str = scope["path"]
-        headers = headers_of(scope)
-        request = Request(headers, receive, scope["client"][0] if scope.get("client") else None, scope["query_string"])
+        request = _request(scope, receive)
         if not self._takes(scope["method"], path, request):
             await self._behind(scope, receive, send)
             return
+        headers = request.headers
         try:
             with self._services.telemetry.request(_door(path, request), headers) as observed:
                 reply = await self._reply(scope["method"], path, request)
@@ -105,6 +120,29 @@ class Front:
         if b"accept-encoding" in headers:
             packed(reply, headers[b"accept-encoding"])
         await send_reply(send, reply, head=scope["method"] == "HEAD")
+
+    def at_once(self, scope: Scope, body: bytes, answer: Answer) -> bool:
+        """Takes a scoring request of which everything is known from memory, and leaves any other to ``__call__``."""
+        target = _target(scope["path"]) if scope["method"] == "POST" else None
+        if target is None or len(body) > self._limits.body_bytes:
+            return False
+        request = _request(scope, _no_more, target)
+        headers = request.headers
+        resolved = self.inference.at_hand(request.model, request.version)
+        shown = request.shown
+        if resolved is None or not shown or headers.get(b"content-encoding", b"") not in _PLAIN:
+            return False
+        caller, refused = self._known(shown)
+        if caller is None and refused is None:
+            return False
+        observed = self._services.telemetry.request(_door(scope["path"], request), headers)
+        exchange = Exchange(request, observed, answer, self._leave)
+        with observed.here():
+            try:
+                self._submit(self._read(request, caller, refused, resolved, body), exchange)
+            except Exception as error:
+                exchange.set_exception(error)
+        return True
 
     async def drain(self) -> None:
         """Waits until every accepted request is answered and booked."""
@@ -120,8 +158,6 @@ class Front:
             self._inference = Inference(
                 self._services, Gather(self._services.scoring, self._limits, self._services.telemetry)
             )
-            self._rest = RestInference(self._inference)
-            self._records = RecordsInference(self._inference)
             self._invocations = Invocations(self._inference, self._services)
         return self._inference
 
@@ -132,10 +168,10 @@ class Front:
         if path in self._mlflow:
             request.shape = MLFLOW
             return True
-        found = _RECORDS.match(path) if method == "POST" else None
-        if found is None:
+        target = _target(path) if method == "POST" else None
+        if target is None:
             return False
-        request.model, request.shape = found[1], errors.RECORDS
+        request.shape, request.model, request.version = target
         return True
 
     async def _reply(self, method: str, path: str, request: Request) -> Reply:
@@ -156,7 +192,7 @@ class Front:
 
     def _route(self, path: str, request: Request) -> tuple[_Handler, tuple[str, ...]]:
         if request.shape is errors.RECORDS:
-            return self._score_records, ("POST",)
+            return self._score, ("POST",)
         if request.shape is MLFLOW:
             return self._mlflow[path]
         if path in self._plain:
@@ -167,7 +203,7 @@ class Front:
         if found is not None:
             request.model, request.version = found[1], found[2]
             if found[3] == "/infer":
-                return self._infer, ("POST",)
+                return self._score, ("POST",)
             return (self._model_ready if found[3] else self._model), ("GET", "HEAD")
         found = _REPOSITORY.match(path)
         if found is not None:
@@ -178,22 +214,69 @@ class Front:
     @contextmanager
     def _admitted(self, request: Request) -> Iterator[None]:
         """Counts a request for as long as the block lasts. Raises Overloaded."""
-        if self._in_flight >= self._limits.inferences_in_flight:
-            raise Overloaded("too many requests are in flight", next_step="try again after a moment")
-        self._in_flight += 1
         try:
+            self._enter()
             yield
         finally:
-            self._in_flight -= 1
-            self._held -= request.held
+            self._leave(request)
 
-    async def _score_records(self, request: Request) -> Reply:
+    def _enter(self) -> None:
+        """Counts a request in. Raises Overloaded; ``_leave`` is owed all the same."""
+        self._in_flight += 1
+        if self._in_flight > self._limits.inferences_in_flight:
+            raise Overloaded("too many requests are in flight", next_step="try again after a moment")
+
+    def _leave(self, request: Request) -> None:
+        """Counts it out, with its body."""
+        self._in_flight -= 1
+        self._held -= request.held
+
+    async def _score(self, request: Request) -> Reply:
         with self._admitted(request):
             caller = await self._allow(request, Permission.SCORE, request.model)
             body = await self._body(request)
-            call = RecordsCall(request.model, _key(request), partial(self._keys.spend, caller))
-            records = self._records or RecordsInference(self.inference)
-            return await records.score(call, body)
+            arrival = Arrival.now()
+            resolved = await self.inference.resolved(request.model, request.version)
+            asked = self._asked(request, caller, resolved, body, arrival)
+            return asked.write(await self.inference.gather.score(asked.asks))
+
+    def _read(
+        self, request: Request, caller: Caller | None, refused: TrueupError | None, resolved: Resolved, body: bytes
+    ) -> Asked:
+        """What ``_score`` does before it waits. Raises as that does."""
+        arrival = Arrival.now()
+        self._enter()
+        if caller is None:
+            raise refused or Unauthenticated("an API key is needed")
+        caller.require(Permission.SCORE, request.model)
+        self._hold(request, len(body))
+        current().resolved(resolved.deployment.name)
+        return self._asked(request, caller, resolved, body, arrival)
+
+    def _known(self, shown: str) -> tuple[Caller | None, TrueupError | None]:
+        """Who is calling, or why nobody may; neither where only the database knows."""
+        try:
+            return self._keys.known(shown), None
+        except TrueupError as error:
+            return None, error
+
+    def _submit(self, asked: Asked, exchange: Exchange[Request]) -> None:
+        exchange.asked = asked
+        gather = self.inference.gather
+        if gather.fits_a_batch(asked.asks):
+            gather.submit(asked.asks[0], exchange)
+        else:
+            exchange.follow(gather.score(asked.asks))
+
+    def _asked(self, request: Request, caller: Caller, resolved: Resolved, body: bytes, arrival: Arrival) -> Asked:
+        spend = partial(self._keys.spend, caller)
+        if request.shape is errors.RECORDS:
+            return records.asked(self.inference, RecordsCall(request.key, spend), body, resolved, arrival)
+        length = request.headers.get(b"inference-header-content-length")
+        if length is not None and not (length.isdigit() and len(length) < 12):
+            raise InvalidInput("Inference-Header-Content-Length is a number of bytes")
+        call = Call(None if length is None else int(length), request.key, spend)
+        return rest.asked(self.inference, call, body, resolved, arrival)
 
     async def _invoke(self, request: Request) -> Reply:
         with self._admitted(request):
@@ -203,7 +286,7 @@ class Front:
             caller.require(Permission.SCORE, name)
             body = await self._body(request)
             kind = request.headers.get(b"content-type", b"").decode("latin-1")
-            call = InvocationsCall(name, kind, _key(request), partial(self._keys.spend, caller))
+            call = InvocationsCall(name, kind, request.key, partial(self._keys.spend, caller))
             return await invocations.score(call, body)
 
     async def _ping(self, request: Request) -> Reply:
@@ -212,23 +295,6 @@ class Front:
 
     async def _release(self, _: Request) -> Reply:
         return Reply(200, _version().encode(), [(b"content-type", b"text/plain; charset=utf-8")])
-
-    async def _infer(self, request: Request) -> Reply:
-        with self._admitted(request):
-            caller = await self._allow(request, Permission.SCORE, request.model)
-            body = await self._body(request)
-            length = request.headers.get(b"inference-header-content-length")
-            if length is not None and not (length.isdigit() and len(length) < 12):
-                raise InvalidInput("Inference-Header-Content-Length is a number of bytes")
-            call = Call(
-                request.model,
-                request.version,
-                None if length is None else int(length),
-                _key(request),
-                partial(self._keys.spend, caller),
-            )
-            rest = self._rest or RestInference(self.inference)
-            return await rest.infer(call, body)
 
     async def _body(self, request: Request) -> bytes:
         most = self._limits.body_bytes
@@ -249,13 +315,11 @@ class Front:
 
     async def _allow(self, request: Request, permission: Permission, deployment: str | None = None) -> Caller:
         """Who is calling. Raises Unauthenticated, Forbidden, RateLimited."""
-        authorization = request.headers.get(b"authorization", b"")
-        text = authorization[7:] if authorization[:7].lower() == b"bearer " else request.headers.get(b"x-api-key", b"")
-        if not text and request.shape is MLFLOW:
-            text = keys.password(request.headers)
-        if not text:
+        shown = request.shown
+        if not shown and request.shape is MLFLOW:
+            shown = keys.password(request.headers).decode("latin-1").strip()
+        if not shown:
             raise Unauthenticated("an API key is needed", next_step="send `Authorization: Bearer tu_...`")
-        shown = text.decode("latin-1").strip()
         caller = self._keys.known(shown)
         if caller is None:
             caller = await _in_thread(partial(self._keys.authenticate, shown, request.peer))
@@ -318,9 +382,27 @@ def _door(path: str, request: Request) -> str:
     return "health" if path.startswith("/v2/health/") else "api"
 
 
-def _key(request: Request) -> str | None:
-    key = request.headers.get(b"idempotency-key")
-    return None if key is None else key.decode("latin-1")
+@lru_cache(1024)
+def _target(path: str) -> tuple[errors.Shape, str, str | None] | None:
+    """Whose scores a path stands for: protocol, model and version; None for any other path."""
+    found = _MODEL.match(path)
+    if found is not None:
+        return (errors.OPEN_INFERENCE, found[1], found[2]) if found[3] == "/infer" else None
+    found = _RECORDS.match(path)
+    return None if found is None else (errors.RECORDS, found[1], None)
+
+
+def _request(scope: Scope, receive: Receive, target: tuple[errors.Shape, str, str | None] | None = None) -> Request:
+    client = scope.get("client")
+    request = Request(headers_of(scope), receive, client[0] if client else None, scope["query_string"])
+    if target is not None:
+        request.shape, request.model, request.version = target
+    return request
+
+
+async def _no_more() -> Message:
+    """What the body of a whole request is followed by."""
+    return {"type": "http.disconnect"}
 
 
 async def _in_thread(call: Callable[[], Any]) -> Any:

@@ -8,7 +8,7 @@ from select import POLLOUT
 
 from trueup.ports import UnderWay
 
-LOOK_S = 1.0  # an event of the database's that is lost costs no more
+LOOK_S = 0.5  # an event of the database's that is lost costs no more
 
 
 class Watch:

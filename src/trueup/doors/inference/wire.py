@@ -17,6 +17,7 @@ from trueup.errors import InvalidInput
 BODY_READ_S = 30.0
 PACK_FROM = 1_024  # bytes: smaller answers gain nothing
 JSON = (b"content-type", b"application/json")
+_PLAIN_HEAD = b"".join(b"%b: %b\r\n" % header for header in (*API_HEADERS, JSON))
 
 
 @dataclass(slots=True)
@@ -125,16 +126,24 @@ def packed(reply: Reply, accepted: bytes) -> Reply:
     return reply
 
 
+def head_of(reply: Reply) -> bytes:
+    """The header lines of an answer."""
+    length = b"content-length: %d\r\n" % len(reply.body)
+    if not reply.headers:
+        return _PLAIN_HEAD + length
+    return b"".join([*(b"%b: %b\r\n" % header for header in _headers(reply)), length])
+
+
 async def send_reply(send: Send, reply: Reply, *, head: bool = False) -> None:
     """Sends it; for HEAD without its body."""
-    length = (b"content-length", str(len(reply.body)).encode())
-    if not reply.headers:
-        headers = [*API_HEADERS, JSON, length]
-    else:
-        kind = () if any(name == b"content-type" for name, _ in reply.headers) else (JSON,)
-        headers = [*API_HEADERS, *kind, *reply.headers, length]
+    headers = [*_headers(reply), (b"content-length", str(len(reply.body)).encode())]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head else reply.body})
+
+
+def _headers(reply: Reply) -> list[tuple[bytes, bytes]]:
+    kind = () if any(name == b"content-type" for name, _ in reply.headers) else (JSON,)
+    return [*API_HEADERS, *kind, *reply.headers]
 
 
 def _too_large(most: int) -> BodyTooLarge:

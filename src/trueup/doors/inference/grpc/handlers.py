@@ -73,7 +73,7 @@ class Handlers:
             call.spend(payload.rows)
             outputs = contents.wanted(request, tensors.mapping(resolved).outputs)
             terms = terms_of(Channel.GRPC, contents.parameters_of(request.parameters), key=call.key)
-            parts = await self._inference.score(
+            ask = self._inference.ask(
                 resolved,
                 _within(terms, call.deadline),
                 rows=payload.rows,
@@ -82,6 +82,7 @@ class Handlers:
                 payload=payload.payload,
                 arrival=call.arrival,
             )
+            parts = await self._inference.score(ask)
         return _answer(request, resolved, outputs, parts)
 
     async def repository_index(self, request: pb.RepositoryIndexRequest, call: Call) -> pb.RepositoryIndexResponse:

@@ -69,7 +69,7 @@ class Invocations:
         rows, params = forms.rows_of(body, call.content_type, resolved.contract, self._inference.limits)
         call.spend(len(rows))
         details = bool(parameter(params, "details", bool))
-        parts = await self._inference.score(
+        ask = self._inference.ask(
             resolved,
             terms_of(Channel.REST, params, key=call.key),
             rows=len(rows),
@@ -78,6 +78,7 @@ class Invocations:
             payload=rows,
             arrival=arrival,
         )
+        parts = await self._inference.score(ask)
         return _answer(resolved, parts, details=details)
 
     async def _known(self) -> Sequence[str]:

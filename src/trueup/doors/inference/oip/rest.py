@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
 from trueup.domain.batch import Channel
 from trueup.domain.contract import Contract
 from trueup.doors.api.edge import more_than
-from trueup.doors.inference.asking import Arrival, Inference, parameter, terms_of
+from trueup.doors.inference.asking import Arrival, Asked, Inference, check_whole, parameter, terms_of
 from trueup.doors.inference.gather import Part
 from trueup.doors.inference.oip import tensors
 from trueup.doors.inference.oip.schemas import (
@@ -38,41 +39,42 @@ _NESTED = msgspec.json.Decoder(NestedRequest)
 class Call:
     """What a request says beside its tensors."""
 
-    model: str
-    version: str | None
     header_bytes: int | None  # length of the JSON in front of binary tensors
     key: str | None  # of the header Idempotency-Key
     spend: Callable[[int], None]  # told the number of instances; raises RateLimited
 
 
-class RestInference:
-    """Inference requests over REST."""
+def asked(inference: Inference, call: Call, body: bytes, resolved: Resolved, arrival: Arrival) -> Asked:
+    """An inference request over REST, JSON or binary. Raises InvalidInput, RateLimited."""
+    most = inference.limits.request_rows
+    request, raw, single = _parsed(call, body, resolved.contract, most)
+    inputs = tensors.checked(request.inputs, raw, most)
+    call.spend(inputs.rows)
+    parameters = request.parameters if isinstance(request.parameters, dict) else {}
+    wanted = _wanted(request, resolved, binary=single)
+    ask = inference.ask(
+        resolved,
+        terms_of(Channel.REST, parameters, key=call.key),
+        rows=inputs.rows,
+        decode=tensors.decoded,
+        form=inputs.form,
+        payload=inputs,
+        arrival=arrival,
+    )
+    return Asked([ask], partial(_written, request, resolved, wanted))
 
-    def __init__(self, inference: Inference) -> None:
-        self._inference = inference
 
-    async def infer(self, call: Call, body: bytes) -> Reply:
-        """One inference request over REST, JSON or binary."""
-        arrival = Arrival.now()
-        resolved = await self._inference.resolved(call.model, call.version)
-        request, raw, single = _parsed(call, body, resolved.contract, self._inference.limits.request_rows)
-        inputs = tensors.checked(request.inputs, raw, self._inference.limits.request_rows)
-        call.spend(inputs.rows)
-        parameters = request.parameters if isinstance(request.parameters, dict) else {}
-        terms = terms_of(Channel.REST, parameters, key=call.key)
-        wanted = _wanted(request, resolved, binary=single)
-        parts = await self._inference.score(
-            resolved,
-            terms,
-            rows=inputs.rows,
-            decode=tensors.decoded,
-            form=inputs.form,
-            payload=inputs,
-            arrival=arrival,
-        )
-        if wanted is None and inputs.rows == 1 and tensors.mapping(resolved).flat:
-            return _encoded_row(request, resolved, parts[0])
-        return _encoded(request, resolved, wanted, parts)
+def _written(
+    request: AnyRequest,
+    resolved: Resolved,
+    wanted: list[tuple[TensorMetadata, bool]] | None,
+    parts: Sequence[Part],
+) -> Reply:
+    check_whole(parts)
+    rows = parts[0].rows
+    if wanted is None and rows.stop - rows.start == 1 and len(parts) == 1 and tensors.mapping(resolved).flat:
+        return _encoded_row(request, resolved, parts[0])
+    return _encoded(request, resolved, wanted, parts)
 
 
 def _parsed(

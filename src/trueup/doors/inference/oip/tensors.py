@@ -29,7 +29,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import msgspec
 import numpy as np
@@ -123,19 +122,9 @@ class Mapping:
         self.row = f"[{','.join(heads)}]".encode()
 
 
-_MAPPINGS: WeakKeyDictionary[Decoder, Mapping] = WeakKeyDictionary()
-
-
 def mapping(resolved: Resolved) -> Mapping:
     """The mapping of a loaded revision."""
-    return _mapping(resolved.decoder)
-
-
-def _mapping(decoder: Decoder) -> Mapping:
-    found = _MAPPINGS.get(decoder)
-    if found is None:
-        found = _MAPPINGS[decoder] = Mapping(decoder.contract)
-    return found
+    return resolved.decoder.once(Mapping)
 
 
 @dataclass(slots=True)
@@ -149,7 +138,7 @@ class Inputs:
     @property
     def form(self) -> tuple[Any, ...]:
         """Requests of one form can be decoded as one."""
-        return tuple((t.name, t.datatype, r is None) for t, r in zip(self.tensors, self.raw, strict=True))
+        return tuple([(t.name, t.datatype, r is None) for t, r in zip(self.tensors, self.raw, strict=True)])
 
 
 def checked(tensors: Sequence[InputTensor | NestedTensor], raw: Sequence[memoryview | None], most: int) -> Inputs:
@@ -192,7 +181,7 @@ def decoded(decoder: Decoder, requests: Sequence[Inputs]) -> Decoded:
 
     Raises InvalidInput when tensors do not fit their shapes or the contract's fields.
     """
-    about = _mapping(decoder)
+    about = decoder.once(Mapping)
     columns: dict[str, Any] = {}
     matrix = None
     nulls: dict[str, NDArray[np.bool_]] = {}

@@ -1,0 +1,93 @@
+"""A request that is answered without a task: read at once, and written when the gatherer tells its part."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from trueup.doors.inference.asking import Asked
+from trueup.doors.inference.asks import Part
+from trueup.doors.inference.errors import Shape, let_go
+from trueup.doors.inference.wire import Reply, head_of, packed
+from trueup.errors import TrueupError
+from trueup.telemetry import log
+from trueup.telemetry.requests import Observed
+
+Answer = Callable[[int, bytes, bytes], None]
+
+
+class Asking(Protocol):
+    """What an exchange needs to know of its request."""
+
+    headers: dict[bytes, bytes]
+    shape: Shape
+
+
+_Request = TypeVar("_Request", bound=Asking)
+
+
+class Exchange(Generic[_Request]):
+    """Waits for an answer as an ``asyncio.Future`` does. ``left`` is called when the request is answered."""
+
+    __slots__ = ("_answer", "_left", "_observed", "_request", "_task", "asked")
+
+    def __init__(self, request: _Request, observed: Observed, answer: Answer, left: Callable[[_Request], None]) -> None:
+        self._request = request
+        self._observed = observed
+        self._answer = answer
+        self._left = left
+        self._task: asyncio.Task[list[Part]] | None = None
+        self.asked: Asked | None = None
+        observed.begin()
+
+    def follow(self, parts: Coroutine[Any, Any, list[Part]]) -> None:
+        """The answer of a request in several pieces, which needs a task after all."""
+        self._task = asyncio.get_running_loop().create_task(parts)
+        self._task.add_done_callback(self._followed)
+
+    def done(self) -> bool:
+        """What is accepted is booked, whether or not its caller waits."""
+        return False
+
+    def set_result(self, part: Part) -> None:
+        """Answers."""
+        self._written([part])
+
+    def set_exception(self, error: BaseException) -> None:
+        """Answers with what went wrong."""
+        if isinstance(error, TrueupError):
+            reply = self._request.shape.answer(error)
+        else:  # its text may hold a caller's values
+            log("inference").error("request_failed", kind=type(error).__name__)
+            reply = self._request.shape.unexpected()
+        let_go(error)
+        self._send(reply)
+
+    def _followed(self, task: asyncio.Task[list[Part]]) -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None:
+            self.set_exception(error)
+        else:
+            self._written(task.result())
+
+    def _written(self, parts: Sequence[Part]) -> None:
+        assert self.asked is not None
+        try:
+            reply = self.asked.write(parts)
+        except Exception as error:
+            self.set_exception(error)
+            return
+        self._send(reply)
+
+    def _send(self, reply: Reply) -> None:
+        self.asked = None  # which refers to this exchange: the garbage collector would have to find out
+        observed = self._observed
+        observed.answered(reply.status, reply.outcome)
+        reply.headers += observed.headers()
+        accepts = self._request.headers.get(b"accept-encoding")
+        if accepts is not None:
+            packed(reply, accepts)
+        observed.end()
+        self._left(self._request)
+        self._answer(reply.status, head_of(reply), reply.body)
