@@ -52,8 +52,8 @@ def sent(rows: list[tuple[Any, ...]]) -> list[tuple[str, bytes]]:
     writer = csv.writer(text)
     writer.writerow(NAMES)
     writer.writerows([["" if v is None else v for v in row] for row in rows])
-    with_nan = [tuple(math.nan if v is None else v for v in row) for row in rows]  # as MLflow's helpers write it
-    documents += [{"instances": with_nan}, {"dataframe_split": {"columns": NAMES, "data": with_nan}}]
+    as_mlflow = [tuple(math.nan if v is None else v for v in row) for row in rows]
+    documents += [{"instances": as_mlflow}, {"dataframe_split": {"columns": NAMES, "data": as_mlflow}}]
     made = [("application/json", json.dumps(d).encode()) for d in documents]
     return [*made, ("text/csv", text.getvalue().encode("utf-8-sig"))]
 

@@ -23,7 +23,6 @@ from trueup.doors.inference import errors, records
 from trueup.doors.inference.asking import Arrival, Asked, Inference
 from trueup.doors.inference.exchange import Answer, Exchange
 from trueup.doors.inference.gather import Gather
-from trueup.doors.inference.mlflow import keys
 from trueup.doors.inference.mlflow.errors import MLFLOW
 from trueup.doors.inference.mlflow.rest import Invocations, InvocationsCall
 from trueup.doors.inference.oip import rest, tensors
@@ -316,8 +315,6 @@ class Front:
     async def _allow(self, request: Request, permission: Permission, deployment: str | None = None) -> Caller:
         """Who is calling. Raises Unauthenticated, Forbidden, RateLimited."""
         shown = request.shown
-        if not shown and request.shape is MLFLOW:
-            shown = keys.password(request.headers).decode("latin-1").strip()
         if not shown:
             raise Unauthenticated("an API key is needed", next_step="send `Authorization: Bearer tu_...`")
         caller = self._keys.known(shown)

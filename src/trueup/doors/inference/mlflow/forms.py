@@ -42,7 +42,7 @@ from trueup.settings import Limits
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _LANGUAGE = ("messages", "prompt", "input")
 _PARAMS = frozenset({"idempotency_key", "event_time", "reasons", "timeout", "details"})
-_JSON = msgspec.json.Decoder(dict[str, Any], float_hook=JsonNumber)
+_JSON = msgspec.json.Decoder(float_hook=JsonNumber)
 Row = dict[str, Any]
 
 
@@ -81,28 +81,24 @@ _ONE_FORM = f"send one of {', '.join(FORMS)}"
 
 def _document(body: bytes) -> dict[str, Any]:
     try:
-        return _JSON.decode(body)
-    except msgspec.ValidationError:
-        raise InvalidInput("the body is no JSON object", next_step=_ONE_FORM) from None
-    except (msgspec.DecodeError, UnicodeError, ValueError, ArithmeticError):
-        if b"NaN" in body or b"Infinity" in body:
-            return _with_nan(body)
-        raise InvalidInput("the body is not valid JSON", next_step=_ONE_FORM) from None
-    except RecursionError:
-        raise InvalidInput("the body is nested too deeply") from None
-
-
-def _with_nan(body: bytes) -> dict[str, Any]:
-    """The document where its numbers may be ``NaN``, ``Infinity`` and ``-Infinity``."""
-    try:
-        document = json.loads(body.decode(), parse_float=JsonNumber)
-    except (UnicodeError, ValueError, ArithmeticError):
+        document = _parsed(body)
+    except (msgspec.DecodeError, ValueError, ArithmeticError):
         raise InvalidInput("the body is not valid JSON", next_step=_ONE_FORM) from None
     except RecursionError:
         raise InvalidInput("the body is nested too deeply") from None
     if not isinstance(document, dict):
         raise InvalidInput("the body is no JSON object", next_step=_ONE_FORM)
     return document
+
+
+def _parsed(body: bytes) -> Any:
+    """JSON, whose numbers may also be ``NaN``, ``Infinity`` and ``-Infinity``."""
+    try:
+        return _JSON.decode(body)
+    except msgspec.DecodeError:
+        if b"NaN" not in body and b"Infinity" not in body:
+            raise
+    return json.loads(body.decode(), parse_float=JsonNumber)
 
 
 def _check_parameters(parameters: str) -> None:
