@@ -32,6 +32,7 @@ CONTRACT = (
 )
 RNG = np.random.default_rng(3)
 FRAME = pd.DataFrame(RNG.normal(size=(20, 3)), columns=NAMES)
+GAPS = FRAME.mask(RNG.random(FRAME.shape) < 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,8 @@ FORMS = {
     "instances": lambda: (json.dumps({"instances": FRAME.to_dict("records")}), "application/json"),
     "inputs": lambda: (json.dumps({"inputs": FRAME.to_dict("list")}), "application/json; charset=utf-8"),
     "csv": lambda: (FRAME.to_csv(index=False), "text/csv"),
+    "missing values": lambda: (convert_input_example_to_serving_input(GAPS), "application/json"),
+    "missing values in csv": lambda: (GAPS.to_csv(index=False), "text/csv"),
 }
 
 
@@ -106,7 +109,7 @@ def test_every_form_gives_what_mlflows_own_server_gives(door: Served, mlflow_ser
     assert theirs.status_code == 200, theirs.text
     ours = invoke(door, content, kind)
     assert ours.status_code == 200, ours.text
-    assert np.float32(ours.json()["predictions"]).tolist() == np.float32(theirs.json()["predictions"]).tolist()
+    assert ours.json()["predictions"] == theirs.json()["predictions"]
     assert door.count() == len(FRAME)
 
 
@@ -154,6 +157,8 @@ def test_details_name_the_rows_of_the_ledger(door: Served):
         ('{"instances": [[1e999, 2, 3]]}', "application/json", 400, None),
         ("[" * 100_000, "application/json", None, None),
         ('{"instances": NaN}', "application/json", 400, "BAD_REQUEST"),
+        ('{"prompt": "secret"}', "application/json", 400, "BAD_REQUEST"),
+        ('{"input": "secret"}', "application/json", 400, "BAD_REQUEST"),
         (",a\n0,1\n", "text/csv", 400, "BAD_REQUEST"),
         ('a,b,c\n"1,2,3\n', "text/csv", 400, "BAD_REQUEST"),
         ("", "text/csv", 400, "BAD_REQUEST"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from typing import Any
 
 from hypothesis import given
@@ -51,6 +52,8 @@ def sent(rows: list[tuple[Any, ...]]) -> list[tuple[str, bytes]]:
     writer = csv.writer(text)
     writer.writerow(NAMES)
     writer.writerows([["" if v is None else v for v in row] for row in rows])
+    as_mlflow = [tuple(math.nan if v is None else v for v in row) for row in rows]
+    documents += [{"instances": as_mlflow}, {"dataframe_split": {"columns": NAMES, "data": as_mlflow}}]
     made = [("application/json", json.dumps(d).encode()) for d in documents]
     return [*made, ("text/csv", text.getvalue().encode("utf-8-sig"))]
 

@@ -12,14 +12,17 @@ CSV                   a header of field names, an empty cell is a null
 ===================== ==========================================================================
 
 Each becomes rows of named values, which the contract's own decoder reads: a row's meaning does not
-depend on its form.
+depend on its form. MLflow's helpers write a frame's missing values as ``NaN``, which is no JSON: it is
+taken as a float, which the contract reads as null unless the field allows NaN.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -31,6 +34,7 @@ from trueup.domain.batch import Decoded
 from trueup.domain.contract import Contract
 from trueup.doors.api.edge import more_than
 from trueup.doors.api.errors import BodyTooLarge
+from trueup.doors.inference.errors import MOST_FIELDS
 from trueup.doors.inference.mlflow.errors import UnsupportedMedia
 from trueup.errors import InvalidInput
 from trueup.settings import Limits
@@ -38,7 +42,7 @@ from trueup.settings import Limits
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _LANGUAGE = ("messages", "prompt", "input")
 _PARAMS = frozenset({"idempotency_key", "event_time", "reasons", "timeout", "details"})
-_JSON = msgspec.json.Decoder(dict[str, Any], float_hook=JsonNumber)
+_JSON = msgspec.json.Decoder(float_hook=JsonNumber)
 Row = dict[str, Any]
 
 
@@ -59,13 +63,12 @@ def rows_of(body: bytes, content_type: str, contract: Contract, limits: Limits) 
         if any(name in document for name in _LANGUAGE):
             raise InvalidInput("this server scores instances, not prompts", next_step=_ONE_FORM)
         raise InvalidInput("the body holds not exactly one form of instances", next_step=_ONE_FORM)
-    params = document.get("params") or {}
+    params = {} if document.get("params") is None else document["params"]
     if not isinstance(params, dict) or not set(params) <= _PARAMS or not set(document) <= {*FORMS, "params"}:
         raise InvalidInput(
             "the body holds one form and params alone", next_step=f"params are {', '.join(sorted(_PARAMS))}"
         )
-    read = {"dataframe_split": _split, "inputs": _inputs}.get(forms[0], _listed)
-    return _bounded(read(document[forms[0]], contract), limits), params
+    return _bounded(_READ[forms[0]](document[forms[0]], contract), limits), params
 
 
 def decoded(decoder: Decoder, requests: Sequence[Sequence[Row]]) -> Decoded:
@@ -78,13 +81,24 @@ _ONE_FORM = f"send one of {', '.join(FORMS)}"
 
 def _document(body: bytes) -> dict[str, Any]:
     try:
-        return _JSON.decode(body)
-    except msgspec.ValidationError:
-        raise InvalidInput("the body is no JSON object", next_step=_ONE_FORM) from None
-    except (msgspec.DecodeError, UnicodeError, ValueError, ArithmeticError):
-        raise InvalidInput("the body is not valid JSON", next_step="JSON has no NaN: send null") from None
+        document = _parsed(body)
+    except (msgspec.DecodeError, ValueError, ArithmeticError):
+        raise InvalidInput("the body is not valid JSON", next_step=_ONE_FORM) from None
     except RecursionError:
         raise InvalidInput("the body is nested too deeply") from None
+    if not isinstance(document, dict):
+        raise InvalidInput("the body is no JSON object", next_step=_ONE_FORM)
+    return document
+
+
+def _parsed(body: bytes) -> Any:
+    """JSON, whose numbers may also be ``NaN``, ``Infinity`` and ``-Infinity``."""
+    try:
+        return _JSON.decode(body)
+    except msgspec.DecodeError:
+        if b"NaN" not in body and b"Infinity" not in body:
+            raise
+    return json.loads(body.decode(), parse_float=JsonNumber)
 
 
 def _check_parameters(parameters: str) -> None:
@@ -114,14 +128,23 @@ def _split(frame: Any, contract: Contract) -> list[Row]:
         raise InvalidInput("columns is an array of names")
     if not isinstance(data, list) or (index is not None and (not isinstance(index, list) or len(index) != len(data))):
         raise InvalidInput("data is an array of rows, and index has one entry a row")
-    return [_named(names, row, i) for i, row in enumerate(data)]
+    return _named(names, data)
+
+
+def _records(rows: Any, _: Contract) -> list[Row]:
+    if not isinstance(rows, list):
+        raise InvalidInput("dataframe_records is an array of objects")
+    _check_each(rows, lambda row: isinstance(row, dict), "an object")
+    return rows
 
 
 def _listed(rows: Any, contract: Contract) -> list[Row]:
     if not isinstance(rows, list):
         raise InvalidInput("instances are an array of rows")
     names = [f.name for f in contract.fields]
-    return [row if isinstance(row, dict) else _named(names, row, i) for i, row in enumerate(rows)]
+    whole = f"an object or an array of {len(names)} values, one for each field of the contract"
+    _check_each(rows, lambda row: isinstance(row, dict) or _is_row(row, len(names)), whole)
+    return [row if isinstance(row, dict) else dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _inputs(inputs: Any, contract: Contract) -> list[Row]:
@@ -133,12 +156,31 @@ def _inputs(inputs: Any, contract: Contract) -> list[Row]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _named(names: Sequence[str], row: Any, place: int) -> Row:
-    if not isinstance(row, list) or len(row) != len(names):
-        raise InvalidInput(f"row {place} has not {len(names)} values, one for each column or field of the contract")
+_READ: dict[str, Callable[[Any, Contract], list[Row]]] = {
+    "dataframe_split": _split,
+    "dataframe_records": _records,
+    "instances": _listed,
+    "inputs": _inputs,
+}
+
+
+def _named(names: Sequence[str], rows: list[Any]) -> list[Row]:
     if len(set(names)) != len(names):
         raise InvalidInput("two columns have one name")
-    return dict(zip(names, row, strict=True))
+    _check_each(rows, lambda row: _is_row(row, len(names)), f"an array of {len(names)} values")
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _is_row(row: Any, width: int) -> bool:
+    return isinstance(row, list) and len(row) == width
+
+
+def _check_each(rows: list[Any], fits: Callable[[Any], bool], wanted: str) -> None:
+    """Raises InvalidInput that names every row that does not fit, up to a bound."""
+    wrong = [i for i, row in enumerate(rows) if not fits(row)]
+    if wrong:
+        more = f" and {len(wrong) - MOST_FIELDS} more" if len(wrong) > MOST_FIELDS else ""
+        raise InvalidInput(f"a row is {wanted}; these are not: {', '.join(map(str, wrong[:MOST_FIELDS]))}{more}")
 
 
 def _csv(body: bytes, contract: Contract, limits: Limits) -> list[Row]:
@@ -152,12 +194,8 @@ def _csv(body: bytes, contract: Contract, limits: Limits) -> list[Row]:
                 "the header names other columns than the contract's fields, or one twice",
                 next_step="write it without an index: to_csv(index=False)",
             )
-        rows: list[Row] = []
-        for cells in reader:
-            if cells and len(rows) <= limits.request_rows:
-                rows.append(
-                    {n: cell(contract.by_name[n], text) for n, text in _named(header, cells, len(rows)).items()}
-                )
+        lines = list(islice(filter(None, reader), limits.request_rows + 1))
     except (csv.Error, UnicodeError):
         raise InvalidInput("the body is no CSV in UTF-8") from None
-    return rows
+    fields = [contract.by_name[name] for name in header]
+    return [{f.name: cell(f, row[f.name]) for f in fields} for row in _named(header, lines)]
