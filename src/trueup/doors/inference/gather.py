@@ -1,4 +1,4 @@
-"""What arrived while the last batch was being booked forms the next batch; nothing waits for a timer.
+"""What arrives while batches are being booked forms the next batch; nothing waits for a timer.
 
 1. *admit* a request, unless as many rows wait as may (then: overloaded, and a row of refusals).
 2. *gather* what waits, oldest first, up to the bound of a batch. Of one key only the first
@@ -13,8 +13,9 @@ Step 3 runs on the event loop while the deployment's batches take less than a mi
 message to the database is sent, and the loop goes on with other requests until the commit is
 confirmed. What takes longer, and whatever would have to wait, runs in a thread.
 
-A second batch is booked beside the first once a full one waits: under load batches grow instead
-of multiplying. Callers share a batch and a commit, nothing else.
+A batch starts when half of those who lately called at once wait (``waiting.py``): the database commits their
+rows while the loop reads the other half. A smaller one starts when the loop has read all that was sent and
+nobody else came. Callers share a batch and a commit, nothing else.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -41,6 +41,7 @@ from trueup.doors.inference.asks import (
     parts_of,
     refused_whole,
 )
+from trueup.doors.inference.waiting import Line
 from trueup.doors.inference.watching import Watch
 from trueup.errors import InstanceErrors, InvalidInput, LedgerUnavailable, Overloaded, TimedOut, TrueupError
 from trueup.scoring.service import Begun, Predicted, Response, RowRefusal, Scoring
@@ -50,7 +51,6 @@ from trueup.telemetry.requests import Telemetry
 
 __all__ = ["Ask", "Booked", "Decode", "Gather", "Part"]
 
-FIXED_ROWS = 32
 REFUSALS_S = 0.05  # refusals wait for so long for others
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class Gather:
     def __init__(self, scoring: Scoring, limits: Limits, telemetry: Telemetry) -> None:
         self._scoring = scoring
         self._limits = limits
-        self._lines: dict[tuple[str, str, bool], _Line] = {}
+        self._lines: dict[tuple[str, str, bool], Line] = {}
         self._threads = ThreadPoolExecutor(limits.pool_connections, "trueup-inference")
         self._refused: deque[tuple[Ask, RefusalReason]] = deque(maxlen=limits.queued_refusals)
         self._refusing: asyncio.Task[None] | None = None
@@ -122,57 +122,53 @@ class Gather:
         name = (ask.resolved.deployment.name, ask.source.name, ask.want_reasons)
         line = self._lines.get(name)
         if line is None:
-            line = self._lines[name] = _Line()
+            line = self._lines[name] = Line()
         if line.rows + ask.rows > self._limits.queued_rows:
             self.rejected += 1
             self._refuse(ask, RefusalReason.OVERLOADED)
             raise Overloaded("too many instances wait", next_step="try again after a moment, with the same key")
         ask.waiting_since_ns = time.perf_counter_ns()
-        line.waiting.append(ask)
-        line.rows += ask.rows
-        self._arrived(line)
-
-    def _arrived(self, line: _Line) -> None:
-        """Starts a batch with the share that is worth one; a smaller one when nobody else comes."""
-        line.arrived += 1
-        line.crowd = max(line.crowd, line.rows + line.booking)
+        line.came(ask)
         if line.has_its_share(self._limits):
             self._pump(line)
-        elif not line.watched and line.in_flight < self._limits.commits_in_flight:
+        elif line.in_flight < self._limits.commits_in_flight:
+            self._watch(line)
+
+    def _watch(self, line: Line) -> None:
+        """Looks again when the loop has read what is there."""
+        if not line.watched:
             line.watched = True
             asyncio.get_running_loop().call_soon(self._settle, line, line.arrived)
 
-    def _settle(self, line: _Line, arrived: int) -> None:
-        """One turn of the loop later: whoever had sent its request by then has arrived."""
-        if line.arrived != arrived and line.in_flight < self._limits.commits_in_flight:
-            asyncio.get_running_loop().call_soon(self._settle, line, line.arrived)
-            return
+    def _settle(self, line: Line, arrived: int) -> None:
+        """One turn of the loop later. While requests come, it is the share that starts a batch."""
         line.watched = False
-        if line.in_flight < self._limits.commits_in_flight:
+        if line.arrived != arrived and line.in_flight < self._limits.commits_in_flight:
+            self._watch(line)
+        elif line.may_go_on(self._limits):
             self._pump(line, settled=True)
 
-    def _pump(self, line: _Line, *, settled: bool = False) -> None:
+    def _pump(self, line: Line, *, settled: bool = False) -> None:
         while line.waiting and (settled or line.has_its_share(self._limits)):
             settled = False
             asks = line.next_batch(self._bound(line), self._expired)
             if not asks:
                 return
-            line.in_flight += 1
-            line.booking += sum(ask.rows for ask in asks)
+            line.started(asks)
             predicted, begun = self._begun(line, asks)
             if predicted is not None and begun is not None:
                 Watch(begun.under_way, partial(self._booked, line, asks, predicted, begun)).start()
             else:
                 self._run(line, asks, partial(self._answers, line, asks, predicted))
 
-    def _bound(self, line: _Line) -> int:
+    def _bound(self, line: Line) -> int:
         """Rows of the next batch: what can be done on the event loop where that is enough for the first who waits."""
         on_loop = line.pace.rows(self._limits.on_loop_ms)
         return (
             min(on_loop, self._limits.gathered_rows) if line.waiting[0].rows <= on_loop else self._limits.gathered_rows
         )
 
-    def _begun(self, line: _Line, asks: Sequence[Ask]) -> tuple[Predicted | None, Begun | None]:
+    def _begun(self, line: Line, asks: Sequence[Ask]) -> tuple[Predicted | None, Begun | None]:
         """Step 3 on the event loop, as far as it goes without waiting."""
         if sum(ask.rows for ask in asks) > line.pace.rows(self._limits.on_loop_ms):
             return None, None
@@ -184,7 +180,7 @@ class Gather:
         except Exception:
             return None, None  # the thread meets it again, and tells each caller
 
-    def _booked(self, line: _Line, asks: Sequence[Ask], predicted: Predicted, begun: Begun) -> None:
+    def _booked(self, line: Line, asks: Sequence[Ask], predicted: Predicted, begun: Begun) -> None:
         if begun.under_way.blocks:
             self._run(line, asks, lambda: self._parts(asks, predicted, begun.response()))
             return
@@ -199,7 +195,7 @@ class Gather:
             answers = [error]
         self._done(line, asks, answers)
 
-    def _run(self, line: _Line, asks: Sequence[Ask], work: Callable[[], Sequence[Part | BaseException]]) -> None:
+    def _run(self, line: Line, asks: Sequence[Ask], work: Callable[[], Sequence[Part | BaseException]]) -> None:
         """Step 3, or what is left of it, in a thread."""
 
         def finished(done: asyncio.Future[Sequence[Part | BaseException]]) -> None:
@@ -208,7 +204,7 @@ class Gather:
 
         asyncio.get_running_loop().run_in_executor(self._threads, work).add_done_callback(finished)
 
-    def _done(self, line: _Line, asks: Sequence[Ask], answers: Sequence[Part | BaseException]) -> None:
+    def _done(self, line: Line, asks: Sequence[Ask], answers: Sequence[Part | BaseException]) -> None:
         """Step 4."""
         line.ended(asks)
         for ask, answer in zip(asks, answers, strict=True):
@@ -220,16 +216,15 @@ class Gather:
                 waiting.set_exception(answer)
             else:
                 waiting.set_result(answer)
-        if line.waiting and not line.watched:  # after the answers are on their way
-            line.watched = True
-            asyncio.get_running_loop().call_soon(self._settle, line, line.arrived)
+        if line.waiting:  # after the answers are on their way
+            self._watch(line)
 
     def _expired(self, ask: Ask) -> None:
         self._refuse(ask, RefusalReason.TIMED_OUT)
         if ask.answer is not None and not ask.answer.done():
             ask.answer.set_exception(TimedOut("the deadline passed before the instances were scored"))
 
-    def _predicted(self, line: _Line, asks: Sequence[Ask]) -> Predicted | None:
+    def _predicted(self, line: Line, asks: Sequence[Ask]) -> Predicted | None:
         """All requests decoded and scored together; None where one must be refused whole, or all be tried alone."""
         began = time.perf_counter_ns()
         decoded = decoded_together(asks)
@@ -240,7 +235,7 @@ class Gather:
         return predicted if predicted.scored or not len(decoded.rows) or len(asks) == 1 else None
 
     def _answers(
-        self, line: _Line, asks: Sequence[Ask], predicted: Predicted | None = None
+        self, line: Line, asks: Sequence[Ask], predicted: Predicted | None = None
     ) -> list[Part | BaseException]:
         """Step 3, in a thread."""
         try:
@@ -265,7 +260,7 @@ class Gather:
             traces.batch([ask.trace for ask in asks], name, len(predicted.rows), predicted.steps_us, book_us)
         return parts_of(asks, Booked(response))
 
-    def _refused_or_alone(self, line: _Line, asks: Sequence[Ask]) -> list[Part | BaseException]:
+    def _refused_or_alone(self, line: Line, asks: Sequence[Ask]) -> list[Part | BaseException]:
         """Refuses whole what has a bad instance; where nothing has, the model failed on some request."""
         errors = own_errors(asks, decoded_together(asks))
         if not any(errors):
@@ -277,7 +272,7 @@ class Gather:
         answered = iter(self._answers(line, good) if good else [])
         return [next(answered) if error is None else error for error in errors]
 
-    def _alone(self, line: _Line, asks: Sequence[Ask]) -> list[Part | BaseException]:
+    def _alone(self, line: Line, asks: Sequence[Ask]) -> list[Part | BaseException]:
         found: list[Part | BaseException] = []
         for ask in asks:
             try:
@@ -315,7 +310,7 @@ class Gather:
         for ask, _ in refused:
             metrics.unbooked(metrics.deployment(ask.resolved.deployment.name), ask.rows)
 
-    def _now(self, count: Callable[[_Line], int]) -> dict[str, int]:
+    def _now(self, count: Callable[[Line], int]) -> dict[str, int]:
         """A count of every deployment's lines, at this moment; called from any thread."""
         found: dict[str, int] = {}
         for (deployment, *_), line in list(self._lines.items()):
@@ -331,66 +326,3 @@ _WHY = {
     RefusalReason.TIMED_OUT: "the deadline passed while waiting",
     RefusalReason.REQUEST: "an earlier part of the request was not answered",
 }
-
-
-@dataclass(slots=True)
-class _Pace:
-    """How long decoding and predicting take: ``row_ns`` for a row, as if a batch were ``FIXED_ROWS`` rows longer."""
-
-    row_ns: float = 1e6  # unknown: as if it were slow
-
-    def took(self, rows: int, ns: int) -> None:
-        """Learns from a batch."""
-        self.row_ns += 0.2 * (ns / (rows + FIXED_ROWS) - self.row_ns)
-
-    def rows(self, most_ms: float) -> int:
-        """How many rows are done within ``most_ms`` milliseconds."""
-        return int(most_ms * 1e6 / self.row_ns) - FIXED_ROWS
-
-
-@dataclass(slots=True)
-class _Line:
-    """What waits for one deployment and kind of source."""
-
-    waiting: deque[Ask] = field(default_factory=deque)
-    rows: int = 0
-    in_flight: int = 0  # batches
-    booking: int = 0  # rows of them
-    arrived: int = 0  # requests, since the start
-    crowd: int = 0  # rows that waited or were being booked when a batch last ended
-    watched: bool = False  # a later turn of the loop will look whether a batch can start
-    pace: _Pace = field(default_factory=_Pace)
-
-    def has_its_share(self, limits: Limits) -> bool:
-        """Whether half of the crowd waits, or a full batch: the other half is being booked or answered meanwhile."""
-        share = min((self.crowd + 1) // 2, limits.gathered_rows)
-        return self.rows >= share and self.in_flight < limits.commits_in_flight
-
-    def ended(self, asks: Sequence[Ask]) -> None:
-        """A batch is booked."""
-        self.crowd -= (self.crowd - self.booking - self.rows) // 8
-        self.in_flight -= 1
-        self.booking -= sum(ask.rows for ask in asks)
-
-    def next_batch(self, bound: int, expired: Callable[[Ask], None]) -> list[Ask]:
-        """Takes what goes into the next batch; the rest keeps its order."""
-        chosen: list[Ask] = []
-        left: list[Ask] = []
-        keys: set[str] = set()
-        rows, now = 0, time.monotonic()
-        while self.waiting and rows < bound and len(left) < bound:
-            ask = self.waiting.popleft()
-            if (ask.answer is not None and ask.answer.done()) or (ask.deadline is not None and now > ask.deadline):
-                self.rows -= ask.rows
-                expired(ask)
-                continue
-            fits = not chosen or (ask.goes_with(chosen[0]) and rows + ask.rows <= bound)
-            if not fits or not keys.isdisjoint(ask.source.keys):
-                left.append(ask)
-                continue
-            chosen.append(ask)
-            keys.update(ask.source.keys)
-            rows += ask.rows
-        self.waiting.extendleft(reversed(left))
-        self.rows -= rows
-        return chosen
