@@ -38,7 +38,7 @@ _JSON_TYPES: dict[FieldType, Any] = {
 
 
 class Decoder:
-    """Turns instances into :class:`Decoded` under one contract. Stateless and thread-safe."""
+    """Turns instances into :class:`Decoded` under one contract. Safe to use from several threads."""
 
     def __init__(self, contract: Contract, limits: Limits) -> None:
         self.contract = contract

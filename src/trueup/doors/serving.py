@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from types import FrameType
@@ -98,7 +99,8 @@ class Server(uvicorn.Server):
         self._held = [one.dup() for one in sockets or ()]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Steps 2 and 3."""
+        """Steps 2 and 3, both within ``SHUTDOWN_S``."""
+        began = time.monotonic()
         self._say_close()
         for server in self.servers:
             server.close()
@@ -112,7 +114,7 @@ class Server(uvicorn.Server):
             log("serving").error("stopped_early", requests=len(self.server_state.tasks))
             return
         try:
-            async with asyncio.timeout(SHUTDOWN_S):
+            async with asyncio.timeout(max(1.0, began + SHUTDOWN_S - time.monotonic())):
                 await self._drain()
         except TimeoutError:
             self.clean = False

@@ -41,7 +41,7 @@ def _decided(contract: Contract, status: Objects, score: Floats, columns: Column
         decision = _sides(rule, score)
         unsure = abstained(rule, score)
         if unsure is not None:
-            status[unsure] = Status.ABSTAINED
+            status[unsure] = str(Status.ABSTAINED)
             decision[unsure] = None
     return Answers(status, score, decision=decision, expected_cost=expected_cost(contract, score, columns))
 
@@ -53,9 +53,9 @@ def _sides(rule: DecisionRule, score: Floats) -> Objects:
 
 
 def _all(n: int, status: Status) -> Objects:
-    """The status, n times. ``np.full`` looks first whether a text is a sequence."""
+    """The status as plain text, n times. ``np.full`` looks first whether a text is a sequence."""
     found: Objects = np.empty(n, object)
-    found.fill(status)
+    found.fill(str(status))
     return found
 
 

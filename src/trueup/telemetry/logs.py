@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TextIO, cast
 
 import structlog
@@ -32,13 +33,16 @@ def configure(level: str = "warning", *, as_json: bool = False) -> None:
 
 
 class _StandardError:
-    """Standard error as it is when something is written: whoever replaced it may have closed theirs."""
+    """Standard error as it is when something is written. Closed, it takes nothing and fails nobody."""
 
     def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+        with suppress(OSError, ValueError):
+            return sys.stderr.write(text)
+        return 0
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def log(name: str) -> Any:

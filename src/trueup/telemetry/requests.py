@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from contextvars import ContextVar, Token
 from itertools import count
 from pathlib import Path
@@ -91,7 +90,7 @@ class Observed:
         if self.span is not None:
             self._end_span(self.span)
         if shows_info():
-            with self.here(), suppress(OSError, ValueError):  # a closed standard error is no reason to fail
+            with self.here():
                 self._write(took_ns)
 
     def resolved(self, deployment: str) -> None:

@@ -6,6 +6,8 @@ import re
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from trueup.doors.prompt import AnswersAtOnce, Respond
+
 _DEPLOY = re.compile(r"/v1/deployments/?\Z")
 _ADMIN = re.compile(r"/metrics(?:/.*)?\Z|/v2/repository/models/.*\Z", re.DOTALL)
 
@@ -19,6 +21,10 @@ class AdminApart:
     def __init__(self, app: ASGIApp, admin_port: int) -> None:
         self._app = app
         self._admin_port = admin_port
+
+    def at_once(self, scope: Scope, body: bytes, respond: Respond) -> bool:
+        """As the application does: no admin route is answered at once."""
+        return isinstance(self._app, AnswersAtOnce) and self._app.at_once(scope, body, respond)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""

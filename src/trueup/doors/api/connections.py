@@ -12,30 +12,22 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Callable
+from contextvars import Context
 from fcntl import ioctl
 from functools import partial
 from termios import FIONREAD
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import msgspec
 from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from trueup.doors.prompt import AnswersAtOnce
 from trueup.settings import Limits
+from trueup.telemetry import log
 
 RETRY = b"retry-after: 1\r\n"
 CLOSE = (b"connection", b"close")
-Answer = Callable[[int, bytes, bytes], None]
-"""Told once, on the event loop: status, header lines, body."""
-
-
-@runtime_checkable
-class AnswersAtOnce(Protocol):
-    """An ASGI application that answers some requests without a task."""
-
-    def at_once(self, scope: Scope, body: bytes, answer: Answer) -> bool:
-        """Whether it takes the request. Then it calls ``answer``, now or later; else it has done nothing."""
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -76,13 +68,14 @@ class BoundedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feeds the parser, and sees to it that what is incomplete has a deadline and a size."""
-        before = self.scope
+        before, answering = self.scope, self.cycle
         self._received = len(data)
         self._reading = True
         super().data_received(data)
         self._reading = False
-        if self._unstarted is not None:  # the rest of its body is still to come
-            self._start()
+        app, self._unstarted = self._unstarted, None
+        if app is not None and not self.transport.is_closing():  # the rest of its body is still to come
+            super()._start_asgi_task(self.cycle, app)  # type: ignore[arg-type]
         scope, cycle = self.scope, self.cycle
         if scope is None or "method" not in scope:  # the head is incomplete
             self._head_bytes = self._head_bytes + len(data) if scope is before else self._head_size()
@@ -90,7 +83,7 @@ class BoundedConnection(HttpToolsProtocol):
                 self._end(431, "the request's headers are too large")
             else:
                 self._await()
-        elif cycle is None or cycle.response_complete:
+        elif cycle is answering and (cycle is None or cycle.response_complete):
             self._await()  # the rest of a body that was answered already, or empty lines
         else:
             self._head_bytes = 0
@@ -116,8 +109,11 @@ class BoundedConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """A request that is whole and has no task yet is answered at once, or gets its task."""
         super().on_message_complete()
-        if self._unstarted is not None and not self._taken():
-            self._start()
+        app, self._unstarted = self._unstarted, None
+        if app is None or self.transport.is_closing():  # closing: it came behind the last one that is answered
+            return
+        if not self._is_taken():
+            super()._start_asgi_task(self.cycle, app)  # type: ignore[arg-type]
 
     def on_response_complete(self) -> None:
         """The next request may come. On a connection that closes, what is unsent is watched."""
@@ -162,7 +158,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _keep(self, seconds: float) -> None:
         """One timer for all of a connection's pauses: setting one for each costs more than a small answer."""
-        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler, context=Context())
 
     def _unset_keepalive_if_required(self) -> None:
         """A request ends no timer; only the end of the connection does."""
@@ -186,23 +182,26 @@ class BoundedConnection(HttpToolsProtocol):
         else:
             super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
 
-    def _start(self) -> None:
-        app, self._unstarted = self._unstarted, None
-        super()._start_asgi_task(self.cycle, app)  # type: ignore[arg-type]
-
-    def _taken(self) -> bool:
+    def _is_taken(self) -> bool:
         """Whether the application answers without a task."""
         cycle, prompt = self.cycle, self.prompt
         assert prompt is not None
-        if cycle.waiting_for_100_continue or not prompt.at_once(
-            cast(Scope, cycle.scope), bytes(cycle.body), partial(self._answer, cycle)
-        ):
+        if cycle.waiting_for_100_continue:
             return False
-        self._unstarted = None
-        return True
+        body, respond = bytes(cycle.body), partial(self._respond, cycle)
+        try:
+            taken = prompt.at_once(cast(Scope, cycle.scope), body, respond)
+        except Exception as error:  # its text may hold a caller's values
+            log("api").error("request_failed", kind=type(error).__name__)
+            self._end(500, "trueup failed on this request; the server's log tells more")
+            taken = True
+        if taken:
+            cycle.body = bytearray()
+        return taken
 
-    def _answer(self, cycle: RequestResponseCycle, status: int, head: bytes, body: bytes) -> None:
+    def _respond(self, cycle: RequestResponseCycle, status: int, head: bytes, body: bytes) -> None:
         """What ``RequestResponseCycle.send`` does, for an answer that is whole."""
+        answered, cycle.on_response = cycle.on_response, _nothing  # else connection and cycle hold each other
         if cycle.disconnected:
             return
         defaults = self.server_state.default_headers
@@ -214,7 +213,7 @@ class BoundedConnection(HttpToolsProtocol):
         cycle.response_started = cycle.response_complete = True
         if not stays:
             self.transport.close()
-        cycle.on_response()
+        answered()
 
     def _refuse(self, status: int, text: str) -> None:
         """Stops the parser, which then calls ``send_400_response``."""
@@ -278,6 +277,10 @@ class _Trailers(list[tuple[bytes, bytes]]):
 
     def append(self, field: tuple[bytes, bytes]) -> None:
         """Drops it."""
+
+
+def _nothing() -> None:
+    """Nobody is told."""
 
 
 def _unread(transport: asyncio.BaseTransport) -> bool:

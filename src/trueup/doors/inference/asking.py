@@ -1,7 +1,7 @@
 """What every inference protocol asks of the core: which models answer, and scores for instances.
 
-A protocol's handlers translate a request into :class:`Terms` and an undecoded payload, call
-``Inference.score``, and translate the parts back. Nothing here knows a protocol.
+A protocol's handlers translate a request into :class:`Terms` and an undecoded payload, make an ``Ask`` of
+them, have it answered, and translate the parts back. Nothing here knows a protocol.
 """
 
 from __future__ import annotations

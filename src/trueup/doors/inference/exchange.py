@@ -10,11 +10,10 @@ from trueup.doors.inference.asking import Asked
 from trueup.doors.inference.asks import Part
 from trueup.doors.inference.errors import Shape, let_go
 from trueup.doors.inference.wire import Reply, head_of, packed
+from trueup.doors.prompt import Respond
 from trueup.errors import TrueupError
 from trueup.telemetry import log
 from trueup.telemetry.requests import Observed
-
-Answer = Callable[[int, bytes, bytes], None]
 
 
 class Asking(Protocol):
@@ -30,12 +29,14 @@ _Request = TypeVar("_Request", bound=Asking)
 class Exchange(Generic[_Request]):
     """Waits for an answer as an ``asyncio.Future`` does. ``left`` is called when the request is answered."""
 
-    __slots__ = ("_answer", "_left", "_observed", "_request", "_task", "asked")
+    __slots__ = ("_left", "_observed", "_request", "_respond", "_task", "asked")
 
-    def __init__(self, request: _Request, observed: Observed, answer: Answer, left: Callable[[_Request], None]) -> None:
+    def __init__(
+        self, request: _Request, observed: Observed, respond: Respond, left: Callable[[_Request], None]
+    ) -> None:
         self._request = request
         self._observed = observed
-        self._answer = answer
+        self._respond = respond
         self._left = left
         self._task: asyncio.Task[list[Part]] | None = None
         self.asked: Asked | None = None
@@ -59,7 +60,8 @@ class Exchange(Generic[_Request]):
         if isinstance(error, TrueupError):
             reply = self._request.shape.answer(error)
         else:  # its text may hold a caller's values
-            log("inference").error("request_failed", kind=type(error).__name__)
+            with self._observed.here():
+                log("inference").error("request_failed", kind=type(error).__name__)
             reply = self._request.shape.unexpected()
         let_go(error)
         self._send(reply)
@@ -85,9 +87,11 @@ class Exchange(Generic[_Request]):
         observed = self._observed
         observed.answered(reply.status, reply.outcome)
         reply.headers += observed.headers()
-        accepts = self._request.headers.get(b"accept-encoding")
-        if accepts is not None:
-            packed(reply, accepts)
-        observed.end()
-        self._left(self._request)
-        self._answer(reply.status, head_of(reply), reply.body)
+        try:
+            accepts = self._request.headers.get(b"accept-encoding")
+            if accepts is not None:
+                packed(reply, accepts)
+            self._respond(reply.status, head_of(reply), reply.body)
+        finally:
+            observed.end()
+            self._left(self._request)

@@ -25,6 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from functools import partial
 from typing import TypeVar
 
@@ -138,7 +139,8 @@ class Gather:
         """Looks again when the loop has read what is there."""
         if not line.watched:
             line.watched = True
-            asyncio.get_running_loop().call_soon(self._settle, line, line.arrived)
+            # In a context of its own: a batch is nobody's request, whoever's arrival has started it.
+            asyncio.get_running_loop().call_soon(self._settle, line, line.arrived, context=Context())
 
     def _settle(self, line: Line, arrived: int) -> None:
         """One turn of the loop later. While requests come, it is the share that starts a batch."""
@@ -157,7 +159,7 @@ class Gather:
             line.started(asks)
             predicted, begun = self._begun(line, asks)
             if predicted is not None and begun is not None:
-                Watch(begun.under_way, partial(self._booked, line, asks, predicted, begun)).start()
+                Context().run(Watch(begun.under_way, partial(self._booked, line, asks, predicted, begun)).start)
             else:
                 self._run(line, asks, partial(self._answers, line, asks, predicted))
 
@@ -202,27 +204,22 @@ class Gather:
             fault = done.exception()
             self._done(line, asks, [fault] * len(asks) if fault is not None else done.result())
 
-        asyncio.get_running_loop().run_in_executor(self._threads, work).add_done_callback(finished)
+        asyncio.get_running_loop().run_in_executor(self._threads, work).add_done_callback(finished, context=Context())
 
     def _done(self, line: Line, asks: Sequence[Ask], answers: Sequence[Part | BaseException]) -> None:
         """Step 4."""
         line.ended(asks)
         for ask, answer in zip(asks, answers, strict=True):
-            waiting = ask.answer
-            assert waiting is not None
-            if waiting.done():  # the caller has gone
-                continue
-            if isinstance(answer, BaseException):
-                waiting.set_exception(answer)
-            else:
-                waiting.set_result(answer)
+            try:
+                _tell(ask, answer)
+            except Exception as error:  # the others are told all the same
+                log("inference").error("not_told", kind=type(error).__name__)
         if line.waiting:  # after the answers are on their way
             self._watch(line)
 
     def _expired(self, ask: Ask) -> None:
         self._refuse(ask, RefusalReason.TIMED_OUT)
-        if ask.answer is not None and not ask.answer.done():
-            ask.answer.set_exception(TimedOut("the deadline passed before the instances were scored"))
+        _tell(ask, TimedOut("the deadline passed before the instances were scored"))
 
     def _predicted(self, line: Line, asks: Sequence[Ask]) -> Predicted | None:
         """All requests decoded and scored together; None where one must be refused whole, or all be tried alone."""
@@ -319,6 +316,16 @@ class Gather:
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def _tell(ask: Ask, answer: Part | BaseException) -> None:
+    waiting = ask.answer
+    if waiting is None or waiting.done():  # the caller has gone
+        return
+    if isinstance(answer, BaseException):
+        waiting.set_exception(answer)
+    else:
+        waiting.set_result(answer)
 
 
 _WHY = {

@@ -21,7 +21,7 @@ from trueup.bootstrap import Services
 from trueup.doors.auth import Authenticator, Caller, Permission
 from trueup.doors.inference import errors, records
 from trueup.doors.inference.asking import Arrival, Asked, Inference
-from trueup.doors.inference.exchange import Answer, Exchange
+from trueup.doors.inference.exchange import Exchange
 from trueup.doors.inference.gather import Gather
 from trueup.doors.inference.mlflow.errors import MLFLOW
 from trueup.doors.inference.mlflow.rest import Invocations, InvocationsCall
@@ -29,6 +29,7 @@ from trueup.doors.inference.oip import rest, tensors
 from trueup.doors.inference.oip.rest import EXTENSIONS, Call
 from trueup.doors.inference.records import RecordsCall
 from trueup.doors.inference.wire import ClientGone, Reply, headers_of, packed, read_body, send_reply, unpacked
+from trueup.doors.prompt import Respond
 from trueup.doors.readiness import Readiness
 from trueup.errors import InvalidInput, NotFound, Overloaded, TrueupError, Unauthenticated
 from trueup.scoring.service import Resolved
@@ -39,6 +40,7 @@ _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?/?
 _REPOSITORY = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)\Z")
 _RECORDS = re.compile(r"/v1/deployments/([^/]+)/score\Z")
 _PLAIN = (b"", b"identity")
+REMEMBERED_CHARS = 512  # of a path: strangers choose them
 _Handler = Callable[["Request"], Awaitable[Reply]]
 
 
@@ -120,7 +122,7 @@ class Front:
             packed(reply, headers[b"accept-encoding"])
         await send_reply(send, reply, head=scope["method"] == "HEAD")
 
-    def at_once(self, scope: Scope, body: bytes, answer: Answer) -> bool:
+    def at_once(self, scope: Scope, body: bytes, respond: Respond) -> bool:
         """Takes a scoring request of which everything is known from memory, and leaves any other to ``__call__``."""
         target = _target(scope["path"]) if scope["method"] == "POST" else None
         if target is None or len(body) > self._limits.body_bytes:
@@ -135,7 +137,7 @@ class Front:
         if caller is None and refused is None:
             return False
         observed = self._services.telemetry.request(_door(scope["path"], request), headers)
-        exchange = Exchange(request, observed, answer, self._leave)
+        exchange = Exchange(request, observed, respond, self._leave)
         with observed.here():
             try:
                 self._submit(self._read(request, caller, refused, resolved, body), exchange)
@@ -379,14 +381,20 @@ def _door(path: str, request: Request) -> str:
     return "health" if path.startswith("/v2/health/") else "api"
 
 
-@lru_cache(1024)
 def _target(path: str) -> tuple[errors.Shape, str, str | None] | None:
     """Whose scores a path stands for: protocol, model and version; None for any other path."""
+    return _remembered(path) if len(path) <= REMEMBERED_CHARS else _read_target(path)
+
+
+def _read_target(path: str) -> tuple[errors.Shape, str, str | None] | None:
     found = _MODEL.match(path)
     if found is not None:
         return (errors.OPEN_INFERENCE, found[1], found[2]) if found[3] == "/infer" else None
     found = _RECORDS.match(path)
     return None if found is None else (errors.RECORDS, found[1], None)
+
+
+_remembered = lru_cache(1024)(_read_target)
 
 
 def _request(scope: Scope, receive: Receive, target: tuple[errors.Shape, str, str | None] | None = None) -> Request:
