@@ -10,12 +10,11 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import msgspec
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trueup.bootstrap import Services
 from trueup.doors.auth import Authenticator, Caller, Permission
@@ -28,7 +27,8 @@ from trueup.doors.inference.mlflow.rest import Invocations, InvocationsCall
 from trueup.doors.inference.oip import rest, tensors
 from trueup.doors.inference.oip.rest import EXTENSIONS, Call
 from trueup.doors.inference.records import RecordsCall
-from trueup.doors.inference.wire import ClientGone, Reply, headers_of, packed, read_body, send_reply, unpacked
+from trueup.doors.inference.request import MODEL, Request, door_of, request_of, target_of
+from trueup.doors.inference.wire import ClientGone, Reply, packed, read_body, send_reply, unpacked
 from trueup.doors.prompt import Respond
 from trueup.doors.readiness import Readiness
 from trueup.errors import InvalidInput, NotFound, Overloaded, TrueupError, Unauthenticated
@@ -36,41 +36,9 @@ from trueup.scoring.service import Resolved
 from trueup.telemetry import log
 from trueup.telemetry.requests import current
 
-_MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?/?\Z")
 _REPOSITORY = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)\Z")
-_RECORDS = re.compile(r"/v1/deployments/([^/]+)/score\Z")
 _PLAIN = (b"", b"identity")
-REMEMBERED_CHARS = 512  # of a path: strangers choose them
 _Handler = Callable[["Request"], Awaitable[Reply]]
-
-
-@dataclass(slots=True)
-class Request:
-    """One HTTP request as far as it is read."""
-
-    headers: dict[bytes, bytes]
-    receive: Receive
-    peer: str | None = None
-    query: bytes = b""
-    model: str = ""
-    version: str | None = None
-    action: str = ""
-    held: int = 0  # bytes of its body in memory
-    shape: errors.Shape = errors.OPEN_INFERENCE  # of its errors
-
-    @property
-    def key(self) -> str | None:
-        """The idempotency key of its header."""
-        key = self.headers.get(b"idempotency-key")
-        return None if key is None else key.decode("latin-1")
-
-    @property
-    def shown(self) -> str:
-        """The key or token that says who is calling, "" where there is none."""
-        authorization = self.headers.get(b"authorization", b"")
-        bearer = authorization[:7].lower() == b"bearer "
-        shown = authorization[7:] if bearer else self.headers.get(b"x-api-key", b"")
-        return shown.decode("latin-1").strip()
 
 
 class Front:
@@ -106,13 +74,13 @@ class Front:
             await self._behind(scope, receive, send)
             return
         path: str = scope["path"]
-        request = _request(scope, receive)
+        request = request_of(scope, receive)
         if not self._takes(scope["method"], path, request):
             await self._behind(scope, receive, send)
             return
         headers = request.headers
         try:
-            with self._services.telemetry.request(_door(path, request), headers) as observed:
+            with self._services.telemetry.request(door_of(path, request), headers) as observed:
                 reply = await self._reply(scope["method"], path, request)
                 observed.answered(reply.status, reply.outcome)
                 reply.headers += observed.headers()
@@ -124,10 +92,10 @@ class Front:
 
     def at_once(self, scope: Scope, body: bytes, respond: Respond) -> bool:
         """Takes a scoring request of which everything is known from memory, and leaves any other to ``__call__``."""
-        target = _target(scope["path"]) if scope["method"] == "POST" else None
+        target = target_of(scope["path"]) if scope["method"] == "POST" else None
         if target is None or len(body) > self._limits.body_bytes:
             return False
-        request = _request(scope, _no_more, target)
+        request = request_of(scope, target=target)
         headers = request.headers
         resolved = self.inference.at_hand(request.model, request.version)
         shown = request.shown
@@ -136,7 +104,7 @@ class Front:
         caller, refused = self._known(shown)
         if caller is None and refused is None:
             return False
-        observed = self._services.telemetry.request(_door(scope["path"], request), headers)
+        observed = self._services.telemetry.request(door_of(scope["path"], request), headers)
         exchange = Exchange(request, observed, respond, self._leave)
         with observed.here():
             try:
@@ -169,7 +137,7 @@ class Front:
         if path in self._mlflow:
             request.shape = MLFLOW
             return True
-        target = _target(path) if method == "POST" else None
+        target = target_of(path) if method == "POST" else None
         if target is None:
             return False
         request.shape, request.model, request.version = target
@@ -200,7 +168,7 @@ class Front:
             return self._plain[path], ("GET", "HEAD")
         if path == "/v2/repository/index":
             return self._index, ("POST",)
-        found = _MODEL.match(path)
+        found = MODEL.match(path)
         if found is not None:
             request.model, request.version = found[1], found[2]
             if found[3] == "/infer":
@@ -369,45 +337,6 @@ class Front:
             await self._body(request)
         await _in_thread(lambda: self.inference.reload(request.model, load=request.action == "load"))
         return _json({})
-
-
-def _door(path: str, request: Request) -> str:
-    if request.shape is errors.RECORDS:
-        return "records"
-    if path.endswith("/infer"):
-        return "rest"
-    if request.shape is MLFLOW:
-        return "invocations" if path == "/invocations" else "health"
-    return "health" if path.startswith("/v2/health/") else "api"
-
-
-def _target(path: str) -> tuple[errors.Shape, str, str | None] | None:
-    """Whose scores a path stands for: protocol, model and version; None for any other path."""
-    return _remembered(path) if len(path) <= REMEMBERED_CHARS else _read_target(path)
-
-
-def _read_target(path: str) -> tuple[errors.Shape, str, str | None] | None:
-    found = _MODEL.match(path)
-    if found is not None:
-        return (errors.OPEN_INFERENCE, found[1], found[2]) if found[3] == "/infer" else None
-    found = _RECORDS.match(path)
-    return None if found is None else (errors.RECORDS, found[1], None)
-
-
-_remembered = lru_cache(1024)(_read_target)
-
-
-def _request(scope: Scope, receive: Receive, target: tuple[errors.Shape, str, str | None] | None = None) -> Request:
-    client = scope.get("client")
-    request = Request(headers_of(scope), receive, client[0] if client else None, scope["query_string"])
-    if target is not None:
-        request.shape, request.model, request.version = target
-    return request
-
-
-async def _no_more() -> Message:
-    """What the body of a whole request is followed by."""
-    return {"type": "http.disconnect"}
 
 
 async def _in_thread(call: Callable[[], Any]) -> Any:
