@@ -11,14 +11,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+import grpc_calls
 import trueup
 from observing import CONTRACT, oip, records
 from serving import Served, serving
 from trueup.doors.auth import ApiRole
+from trueup.doors.inference.grpc.generated import open_inference_pb2 as pb
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -103,6 +106,22 @@ def test_a_request_is_a_span_in_its_callers_trace(door: Served, receiver: Receiv
         "trueup.rows": 2,
     }
     assert receiver.services == {"trueup"}
+
+
+def test_a_grpc_call_is_one_too(door: Served, receiver: Receiver):
+    asked = grpc_calls.infer_request(("account", "BYTES", [b"a"]), ("amount", "FP64", [1.0]), raw=False)
+    sent = [("authorization", f"Bearer {door.keys[ApiRole.SCORER]}"), ("traceparent", f"00-{TRACE}-{PARENT}-01")]
+    with grpc_calls.calling(door) as client:
+        _, call = client.stub.ModelInfer.with_call(asked, metadata=[*sent, ("x-request-id", "mine-7")], timeout=30)
+        told = dict(call.trailing_metadata())
+        with pytest.raises(grpc.RpcError) as error:
+            client.stub.ModelInfer(pb.ModelInferRequest(model_name="nobody"), metadata=sent, timeout=30)
+    good, bad = receiver.awaited("inference.GRPCInferenceService/ModelInfer", 2)
+    assert (good.trace_id.hex(), good.parent_span_id.hex()) == (TRACE, PARENT)
+    assert told["traceresponse"] == f"00-{TRACE}-{good.span_id.hex()}-01"
+    assert told["x-request-id"] == "mine-7"
+    assert dict(error.value.trailing_metadata())["traceresponse"] == f"00-{TRACE}-{bad.span_id.hex()}-01"
+    assert (attributes(good)["trueup.deployment"], attributes(bad)["error.type"]) == ("t", "not_found")
 
 
 def test_a_batch_is_linked_to_its_requests_and_holds_its_booking(door: Served, receiver: Receiver):

@@ -93,9 +93,10 @@ class Calls:
                     caller = await self.allow(context, metadata(context), permission)
                     answer = await self._one(asked, handle, context, caller)
                     observed.answered(200, "ok")
+                    context.set_trailing_metadata(_told(observed))
                     return answer
                 observed.answered(fault.status, fault.outcome)
-                return await fault.abort()
+                return await fault.abort(_told(observed))
 
         return grpc.stream_unary_rpc_method_handler(serve)
 
@@ -179,6 +180,11 @@ def parsed(asked: type[_Asked], raw: bytes) -> _Asked:
     return message
 
 
+def _told(observed: Observed) -> tuple[tuple[str, str], ...]:
+    """What HTTP answers carry as headers, as metadata: the request's id, its span."""
+    return tuple((name.decode(), value.decode()) for name, value in observed.headers())
+
+
 def _deadline(context: Context) -> float | None:
     left = context.time_remaining()
     return None if left is None else time.monotonic() + left
@@ -204,10 +210,10 @@ class Fault:
         self.text = UNEXPECTED
         self.status, self.outcome = 500, "internal"  # as HTTP would say it
 
-    async def abort(self) -> Any:
-        """Ends the call with the fault's status."""
+    async def abort(self, told: tuple[tuple[str, str], ...] = ()) -> Any:
+        """Ends the call with the fault's status; ``told`` is further metadata behind it."""
         again = self.code in (StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED)
-        await self._context.abort(self.code, self.text[:DETAILS_CHARS], PUSHBACK if again else ())
+        await self._context.abort(self.code, self.text[:DETAILS_CHARS], (PUSHBACK if again else ()) + told)
 
 
 @contextmanager
