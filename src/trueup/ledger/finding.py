@@ -42,12 +42,9 @@ _LIST = """
       AND (%(status)s::text IS NULL OR status = %(status)s)
       AND (%(decision)s::text IS NULL OR decision = %(decision)s)
       AND (%(min_score)s::float8 IS NULL OR score >= %(min_score)s)
-    ORDER BY event_time DESC, prediction_id
+    ORDER BY event_day DESC, event_time DESC, prediction_id
     LIMIT %(limit)s
 """
-# The newest first, each row's names looked up, until there are enough: a plan that begins with the few rows of the
-# deployments, which the planner takes for cheaper, reads and sorts a whole day.
-_ALONG_THE_INDEX = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_sort = off"
 _DAYS = """
     SELECT day FROM trueup.event_days() AS day
     WHERE (%(event_from)s::date IS NULL OR day >= %(event_from)s)
@@ -100,7 +97,6 @@ class Finder:
         found: list[dict[str, Any]] = []
         with self._reader.transaction() as connection:
             days = [row[0] for row in connection.execute(_DAYS, conditions)]
-            connection.execute(_ALONG_THE_INDEX)
             for part in _growing(days):
                 rest = {"first": part[-1], "last": part[0], "limit": where.limit - len(found)}
                 cursor = connection.execute(_LIST, conditions | rest)

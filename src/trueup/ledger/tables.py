@@ -152,8 +152,6 @@ predictions = Table(
     postgresql_partition_by="RANGE (event_day)",
 )
 Index("predictions_business_key", predictions.c.business_key, predictions.c.event_day)
-# The newest are listed without sorting a day: event days follow from event times, so this order is theirs too.
-Index("predictions_newest", predictions.c.event_time.desc(), predictions.c.prediction_id)
 
 request_days = Table(
     "request_days",
