@@ -159,6 +159,8 @@ def _aged(url: str) -> None:
     import psycopg
 
     with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET min_wal_size = '1GB'")
+        connection.execute("SELECT pg_reload_conf()")
         for _ in range(60):
             connection.execute("SELECT pg_logical_emit_message(false, 'age', repeat('x', 16000000))")
         connection.execute("CHECKPOINT")

@@ -42,7 +42,6 @@ _OPTIONS = {
     "max_connections": "100",
     "shared_buffers": "256MB",
     "max_wal_size": "4GB",
-    "min_wal_size": "1GB",  # files of the log are used again: making one stops every commit for tens of milliseconds
     "wal_compression": "on",
     "checkpoint_timeout": "15min",
     "autovacuum_naptime": "30s",
