@@ -38,7 +38,7 @@ def test_one_that_breaks_is_alone():
     async def done() -> None:
         gather = Gather(cast(Scoring, None), Limits(), Telemetry())
         waiting = [Waiting(), Waiting(breaks=True), Waiting(), Waiting()]
-        asks = [cast(Ask, SimpleNamespace(answer=one, rows=1)) for one in waiting]
+        asks = [cast(Ask, SimpleNamespace(answer=one, rows=1, source=SimpleNamespace(keys=[]))) for one in waiting]
         line = Line()
         line.started(asks)
         error = ScoringError("no")

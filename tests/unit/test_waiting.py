@@ -79,6 +79,19 @@ def test_a_few_are_left_to_the_next_batch_while_one_is_booked():
     assert line.may_go_on(LIMITS)
 
 
+def test_a_repeat_is_not_booked_beside_its_first():
+    line = Line()
+    first, repeat = ask(), ask()
+    repeat.source.keys[:] = first.source.keys  # type: ignore[index]
+    line.came(first)
+    assert start(line) == [first]
+    line.came(repeat)
+    assert line.next_batch(64, lambda _: None) == []
+    assert (line.rows, list(line.waiting)) == (1, [repeat])
+    line.ended([first])
+    assert start(line) == [repeat]
+
+
 def test_a_crowd_that_went_away_is_forgotten():
     line = Line()
     for _ in range(60):

@@ -37,6 +37,7 @@ class Line:
     in_flight: int = 0  # batches
     booking: int = 0  # rows of them
     arrived: int = 0  # requests, since the start
+    keys: set[str] = field(default_factory=set)  # of them: a repeat waits until its first is booked
     crowd: int = 0  # the most rows that lately waited or were being booked
     watched: bool = False  # a later turn of the loop will look whether a batch can start
     pace: Pace = field(default_factory=Pace)
@@ -61,12 +62,16 @@ class Line:
         """A batch is being booked."""
         self.in_flight += 1
         self.booking += sum(ask.rows for ask in asks)
+        for ask in asks:
+            self.keys.update(ask.source.keys)
 
     def ended(self, asks: Sequence[Ask]) -> None:
         """A batch is booked."""
         self.crowd -= (self.crowd - self.booking - self.rows + 7) // 8  # whoever stayed away is forgotten by and by
         self.in_flight -= 1
         self.booking -= sum(ask.rows for ask in asks)
+        for ask in asks:
+            self.keys.difference_update(ask.source.keys)
 
     def next_batch(self, bound: int, expired: Callable[[Ask], None]) -> list[Ask]:
         """Takes what goes into the next batch; the rest keeps its order."""
@@ -81,7 +86,7 @@ class Line:
                 expired(ask)
                 continue
             fits = not chosen or (ask.goes_with(chosen[0]) and rows + ask.rows <= bound)
-            if not fits or not keys.isdisjoint(ask.source.keys):
+            if not fits or not (keys.isdisjoint(ask.source.keys) and self.keys.isdisjoint(ask.source.keys)):
                 left.append(ask)
                 continue
             chosen.append(ask)
