@@ -14,21 +14,13 @@ import pytest
 import trueup
 from attacks import Raw, request
 from databases import create_database
+from observing import CONTRACT, oip
 from serving import Served, serving
 from trueup.bootstrap import wired
 from trueup.doors.auth import ApiRole
 from trueup.ledger.embedded import EmbeddedPostgres
 from trueup.settings import Limits
 
-CONTRACT = """
-name: trade
-version: 1
-fields:
-  account: {type: string, role: key}
-  amount: {type: float64, minimum: 0}
-output: {kind: probability}
-label: {name: failed, type: bool, join_key: [account], horizon: {days: 2}}
-"""
 INFER, SCORE = "/v2/models/t/infer", "/v1/deployments/t/score"
 _OWN = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{12}-[0-9a-f]+")
 
@@ -45,11 +37,7 @@ def door(server: EmbeddedPostgres, template: str, tmp_path_factory: pytest.TempP
 
 
 def tensors(*amounts: float, **more: object) -> bytes:
-    inputs = [
-        {"name": "account", "shape": [len(amounts)], "datatype": "BYTES", "data": ["a"] * len(amounts)},
-        {"name": "amount", "shape": [len(amounts)], "datatype": "FP64", "data": list(amounts)},
-    ]
-    return json.dumps({"inputs": inputs, **more}).encode()
+    return json.dumps(oip(*amounts, **more)).encode()
 
 
 def records(*amounts: float) -> bytes:

@@ -12,6 +12,7 @@ from trueup import errors
 from trueup.doors.api import errors as api_errors
 from trueup.doors.api.errors import retry_after, status_of
 from trueup.doors.inference.wire import Reply
+from trueup.telemetry import log
 
 RETRY_AFTER = (b"retry-after", b"1")
 MOST_FIELDS = 20  # named in one error text
@@ -94,6 +95,16 @@ class Shape(NamedTuple):
 
     answer: Callable[[errors.TrueupError], Reply]
     unexpected: Callable[[], Reply]
+
+    def of(self, error: BaseException) -> Reply:
+        """What is said of any error, which lets go of its request; what nobody foresaw is logged by its kind."""
+        if isinstance(error, errors.TrueupError):
+            reply = self.answer(error)
+        else:  # its text may hold a caller's values
+            log("inference").error("request_failed", kind=type(error).__name__)
+            reply = self.unexpected()
+        let_go(error)
+        return reply
 
 
 _UNEXPECTED = b'{"error":"trueup failed on this request; the server\'s log tells more"}'

@@ -8,11 +8,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from trueup.doors.inference.asking import Asked
 from trueup.doors.inference.asks import Part
-from trueup.doors.inference.errors import Shape, let_go
+from trueup.doors.inference.errors import Shape
 from trueup.doors.inference.wire import Reply, head_of, packed
 from trueup.doors.prompt import Respond
-from trueup.errors import TrueupError
-from trueup.telemetry import log
 from trueup.telemetry.requests import Observed
 
 
@@ -57,13 +55,8 @@ class Exchange(Generic[_Request]):
 
     def set_exception(self, error: BaseException) -> None:
         """Answers with what went wrong."""
-        if isinstance(error, TrueupError):
-            reply = self._request.shape.answer(error)
-        else:  # its text may hold a caller's values
-            with self._observed.here():
-                log("inference").error("request_failed", kind=type(error).__name__)
-            reply = self._request.shape.unexpected()
-        let_go(error)
+        with self._observed.here():
+            reply = self._request.shape.of(error)
         self._send(reply)
 
     def _followed(self, task: asyncio.Task[list[Part]]) -> None:

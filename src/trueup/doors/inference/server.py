@@ -33,7 +33,6 @@ from trueup.doors.prompt import Respond
 from trueup.doors.readiness import Readiness
 from trueup.errors import InvalidInput, NotFound, Overloaded, TrueupError, Unauthenticated
 from trueup.scoring.service import Resolved
-from trueup.telemetry import log
 from trueup.telemetry.requests import current
 
 _REPOSITORY = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)\Z")
@@ -149,15 +148,10 @@ class Front:
             if method not in verbs:
                 raise errors.NotAllowed("the method is not allowed here", allow=", ".join(verbs))
             return await handler(request)
-        except TrueupError as error:
-            errors.let_go(error)
-            return request.shape.answer(error)
-        except (ClientGone, asyncio.CancelledError):
+        except ClientGone:
             raise
-        except Exception as error:  # its text may hold a caller's values
-            log("inference").error("request_failed", kind=type(error).__name__)
-            errors.let_go(error)
-            return request.shape.unexpected()
+        except Exception as error:
+            return request.shape.of(error)
 
     def _route(self, path: str, request: Request) -> tuple[_Handler, tuple[str, ...]]:
         if request.shape is errors.RECORDS:
