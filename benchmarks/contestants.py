@@ -133,7 +133,8 @@ def _ours(port: int, model_path: str, ready: Any, mode: str) -> None:
     from trueup.doors.api.server import create_app
     from trueup.doors.auth import ApiRole, Gate, MemoryApiKeys
     from trueup.doors.inference.server import Front
-    from trueup.doors.serving import calm_collector, configured, listening
+    from trueup.doors.listening import listening
+    from trueup.doors.serving import calm_collector, configured
 
     pinned(1)
     with tempfile.TemporaryDirectory() as folder, trueup.connect(trueup.Settings(data_dir=Path(folder))) as up:

@@ -144,7 +144,6 @@ class Answered:
     status: int
     document: Any = None
     whole: bool = True
-    fresh: bool = False  # the first request of its connection
     closing: bool = False  # the answer said `Connection: close`
 
 
@@ -178,8 +177,7 @@ class Caller:
     def _call(self) -> None:
         number = 0
         while not self.stopped.is_set():
-            fresh = self.connection.sock is None
-            if fresh:
+            if self.connection.sock is None:
                 try:
                     self.connection.connect()
                 except OSError:
@@ -190,12 +188,12 @@ class Caller:
             key, oip = f"{self.name}-{number}", bool(number % 2)
             try:
                 status, document = self.asked(key, 1000.0 * (number % 900), oip=oip)
-                self.ends.append(Answered(key, status, document, fresh=fresh, closing=self.closing))
+                self.ends.append(Answered(key, status, document, closing=self.closing))
             except (OSError, http.client.HTTPException) as error:
                 whole = not isinstance(error, (http.client.IncompleteRead, http.client.BadStatusLine)) or isinstance(
                     error, http.client.RemoteDisconnected
                 )
-                self.ends.append(Answered(key, 0, whole=whole, fresh=fresh))
+                self.ends.append(Answered(key, 0, whole=whole))
                 self.connection.close()
                 if self.again:
                     continue

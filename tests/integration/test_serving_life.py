@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +19,8 @@ import trueup
 from running import CONTRACT
 from serving import Served, serving
 from trueup.doors.auth import ApiRole
-from trueup.doors.serving import Server, listening
+from trueup.doors.listening import listening
+from trueup.doors.serving import Server
 from trueup.errors import InvalidInput
 from trueup.ledger.urls import Urls
 
@@ -89,12 +92,16 @@ def test_connections_that_wait_in_the_kernels_queue_are_answered(door: Served) -
     assert door.count() == 20
 
 
-@pytest.mark.parametrize("new", [True, False], ids=["a new connection", "a kept connection"])
+@pytest.mark.parametrize(
+    ("new", "step"),
+    [(True, "_begin_no_connection"), (False, "_accept_the_last")],
+    ids=["a new connection", "a kept connection"],
+)
 def test_what_comes_in_the_very_moment_of_closing_is_answered(
-    door: Served, monkeypatch: pytest.MonkeyPatch, new: bool
+    door: Served, monkeypatch: pytest.MonkeyPatch, new: bool, step: str
 ) -> None:
     """After the loop has looked for the last time."""
-    connections, ended, closing = [connected(door)], Server._accept_the_last, threading.Event()
+    connections, ended, closing = [connected(door)], getattr(Server, step), threading.Event()
     connections[0].sendall(request(door, "first"))
     assert connections[0].recv(65_536).startswith(b"HTTP/1.1 200")
 
@@ -105,7 +112,7 @@ def test_what_comes_in_the_very_moment_of_closing_is_answered(
         await ended(server)
         closing.set()
 
-    monkeypatch.setattr(Server, "_accept_the_last", late)
+    monkeypatch.setattr(Server, step, late)
     door.server.should_exit = True
     assert closing.wait(10)
     answer = all_of(connections[-1])
@@ -114,6 +121,51 @@ def test_what_comes_in_the_very_moment_of_closing_is_answered(
     for connection in connections:
         connection.close()
     assert door.count() == 2
+
+
+def test_who_connected_before_the_stop_and_asks_after_it_is_answered(door: Served) -> None:
+    ended, stopping = Server._accept_the_last, threading.Event()
+
+    async def told(server: Server) -> None:
+        await ended(server)
+        stopping.set()
+
+    with connected(door) as fresh, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Server, "_accept_the_last", told)
+        door.server.should_exit = True
+        assert stopping.wait(10)
+        time.sleep(0.3)
+        fresh.sendall(request(door, "late"))
+        answer = all_of(fresh)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert door.count() == 1
+
+
+def test_nobody_connects_while_the_socket_closes(door: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever begins to, is refused, and so knows that nothing was taken from it."""
+    ended, beginning = Server._accept_the_last, threading.Event()
+    refused: list[BaseException] = []
+
+    def begin() -> None:
+        beginning.set()
+        try:
+            connected(door).close()
+        except ConnectionRefusedError as error:
+            refused.append(error)
+
+    beginner = threading.Thread(target=begin)
+
+    async def late(server: Server) -> None:
+        beginner.start()
+        assert beginning.wait(10)
+        await asyncio.sleep(0.1)
+        await ended(server)
+
+    monkeypatch.setattr(Server, "_accept_the_last", late)
+    door.server.should_exit = True
+    assert beginning.wait(10)
+    beginner.join(20)
+    assert len(refused) == 1
 
 
 def test_an_idle_connection_is_closed_without_an_answer(door: Served) -> None:

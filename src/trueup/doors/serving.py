@@ -2,7 +2,8 @@
 
 1. a first SIGTERM makes readiness false; requests are still answered, each with ``Connection: close``
    so that its caller moves to another server
-2. after ``drain_s`` the socket closes; connections that the kernel had accepted by then are answered too
+2. after ``drain_s`` the socket takes no new connection and then closes; those that the kernel had accepted by
+   then, or was about to, are answered too
 3. what is in flight is answered, then batches are booked
 4. the services are closed by whoever opened them
 SIGINT (a person at the keyboard) skips the wait, a second signal skips the rest, a third ends the process.
@@ -11,14 +12,13 @@ SIGINT (a person at the keyboard) skips the wait, a second signal skips the rest
 from __future__ import annotations
 
 import asyncio
-import errno
 import gc
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol
@@ -28,13 +28,13 @@ from starlette.types import ASGIApp
 
 from trueup.doors.api.connections import CLOSE, allow_files, bounded
 from trueup.doors.headers import TRANSPORT_SECURITY
+from trueup.doors.listening import BACKLOG, accept_waiting, refuse_beginners
 from trueup.doors.tls import Certificates
-from trueup.errors import InvalidInput, Unavailable
 from trueup.settings import Settings
 from trueup.telemetry import log
 
-BACKLOG = 2_048
 SHUTDOWN_S = 30
+HANDSHAKE_S = 0.1  # in which connections that were begun are completed
 
 
 class Stopping(Protocol):
@@ -102,6 +102,7 @@ class Server(uvicorn.Server):
         """Steps 2 and 3, both within ``SHUTDOWN_S``."""
         began = time.monotonic()
         self._say_close()
+        await self._begin_no_connection()
         for server in self.servers:
             server.close()
         await self._accept_the_last()
@@ -120,6 +121,12 @@ class Server(uvicorn.Server):
             self.clean = False
             log("serving").error("not_drained", after_s=SHUTDOWN_S)
 
+    async def _begin_no_connection(self) -> None:
+        """Closing a socket resets whoever connected in the same moment: so nobody begins to, and then it closes."""
+        for held in self._held:
+            refuse_beginners(held)
+        await asyncio.sleep(HANDSHAKE_S)
+
     async def _accept_the_last(self) -> None:
         """Connections that the kernel has accepted and nobody has taken yet would be reset by closing."""
         loop, config = asyncio.get_running_loop(), self.config
@@ -129,7 +136,7 @@ class Server(uvicorn.Server):
             made: asyncio.Protocol = kind(config, self.server_state, self.lifespan.state, loop)
             return made
 
-        taken = [one for held in self._held for one in _waiting(held)]
+        taken = [one for held in self._held for one in accept_waiting(held)]
         self._held = []
         for one in taken:
             await loop.connect_accepted_socket(connection, one, ssl=config.ssl)
@@ -172,58 +179,8 @@ def configured(served: ASGIApp, settings: Settings) -> uvicorn.Config:
     return config
 
 
-def listening(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A bound socket; ``shared`` with other processes of this user, among which the kernel spreads connections.
-
-    Raises InvalidInput for a host that is none of this machine, Unavailable where the port is taken.
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        made = socket.socket(family, kind, protocol)
-    except OSError:
-        raise InvalidInput("the host is no address of this machine", next_step="set TRUEUP_HOST") from None
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        made.bind(address)
-    except OSError as error:
-        made.close()
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise InvalidInput("the host is no address of this machine", next_step="set TRUEUP_HOST") from None
-        raise Unavailable(
-            f"port {port} cannot be listened on ({error.strerror})", next_step="set TRUEUP_PORT, or 0 for any"
-        ) from None
-    return made
-
-
-def address_of(scheme: str, one: socket.socket) -> str:
-    """The address that was bound, which for port 0 only the socket knows."""
-    host, port = one.getsockname()[:2]
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-
-
 def calm_collector() -> None:
     """What is loaded now stays: the garbage collector need not walk through it while requests wait."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-
-
-def _waiting(held: socket.socket) -> Sequence[socket.socket]:
-    """Takes every connection out of the queue, and closes the socket right after."""
-    taken: list[socket.socket] = []
-    held.setblocking(False)
-    try:
-        while len(taken) < BACKLOG:
-            one, _ = held.accept()
-            one.setblocking(False)
-            taken.append(one)
-    except OSError:  # nobody waits any more
-        pass
-    finally:
-        held.close()
-    return taken

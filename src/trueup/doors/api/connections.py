@@ -28,6 +28,7 @@ from trueup.telemetry import log
 
 RETRY = b"retry-after: 1\r\n"
 CLOSE = (b"connection", b"close")
+FIRST_REQUEST_S = 1.0  # that a stopping server waits for the request of a connection just made
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -166,9 +167,16 @@ class BoundedConnection(HttpToolsProtocol):
             super()._unset_keepalive_if_required()
 
     def shutdown(self) -> None:
-        """Closes when idle; where a request waits unread, its answer closes the connection."""
+        """Closes when idle; where a request waits unread, its answer closes the connection.
+
+        Whoever has just connected could not know that the server stops, so a first request is waited for.
+        """
         if (self.cycle is None or self.cycle.response_complete) and _unread(self.transport):
             return  # what is there is answered, with `Connection: close`
+        if self.cycle is None and not self.transport.is_closing():
+            self._calm()
+            self._slow = self.loop.call_later(FIRST_REQUEST_S, self._too_slow)
+            return
         super().shutdown()
 
     def send_400_response(self, msg: str) -> None:

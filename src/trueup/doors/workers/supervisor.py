@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from trueup.doors.serving import SHUTDOWN_S, listening
+from trueup.doors.listening import listening
+from trueup.doors.serving import SHUTDOWN_S
 from trueup.doors.workers.order import WORKER, Order
 from trueup.doors.workers.reports import path_of
 from trueup.settings import Settings
