@@ -58,6 +58,8 @@ class RefusalReason(StrEnum):
     OVERLOADED = "overloaded"
     REQUEST = "request"  # refused together with its request
     CONFLICT = "conflict"  # same identity, other content
+    UNDECODABLE = "undecodable"  # not in the format, or not of the schema, that the stream declares
+    TOO_LARGE = "too_large"  # beyond a bound of the settings
 
 
 class Booked(IntEnum):

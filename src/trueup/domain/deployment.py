@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from trueup.domain.contract import Contract
+from trueup.domain.stream import Stream
 
 
 class Runtime(StrEnum):
@@ -106,6 +107,8 @@ class Serving:
     required: tuple[str, ...] = ()  # nullable features without which the fallback answers
     fallback: Fallback | None = None
     allowed_pickles: tuple[str, ...] = ()  # SHA-256 hex digests
+    stream: Stream | None = None  # the topic it answers, beside every other door
+    outcomes: Stream | None = None  # the topic its outcomes arrive on
 
 
 @dataclass(frozen=True, slots=True)

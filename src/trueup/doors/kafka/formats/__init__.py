@@ -1,0 +1,1 @@
+"""How the bytes of a record become instances: one file a format."""
