@@ -117,6 +117,10 @@ class LedgerUnavailable(Unavailable):
     """Nothing was booked, so nothing may be answered."""
 
 
+class Fenced(TrueupError):
+    """Another owner has moved a stream's position on: nothing was booked, and this one must look anew."""
+
+
 class Overloaded(Unavailable):
     """A bound is reached."""
 

@@ -27,6 +27,7 @@ from trueup.domain.batch import (
 )
 from trueup.domain.contract import Contract
 from trueup.domain.deployment import Deployment, ModelVersion
+from trueup.domain.stream import Letter, OwedReplies, Place, Read
 
 Days = NDArray[np.datetime64]
 
@@ -157,6 +158,39 @@ class Ledger(Protocol):
 
     def predictions(self, where: PredictionFilter) -> list[dict[str, Any]]:
         """Newest events first. Raises InvalidQuery."""
+        ...
+
+
+class StreamLedger(Protocol):
+    """The ledger as streams use it: rows and positions move together. All raise LedgerUnavailable."""
+
+    def positions(self, place: Place) -> dict[int, int]:
+        """The next offset of each partition that was ever read."""
+        ...
+
+    def book_read(self, booking: Booking | None, read: Read) -> Receipt | None:
+        """Books rows, refusals and dead letters, and moves the positions, in one commit; None where nothing was to
+        be booked. Raises Fenced where a position is not what the read started from: then nothing is booked."""
+        ...
+
+    def owed(self, place: Place, partitions: Sequence[int], most: int) -> Sequence[OwedReplies]:
+        """Batches whose replies are owed by whoever reads these partitions, oldest first."""
+        ...
+
+    def replies(self, place: Place, owed: Sequence[OwedReplies]) -> Iterator[dict[str, Any]]:
+        """The champion's answers of these batches, in the order they were booked."""
+        ...
+
+    def replies_sent(self, batches: Sequence[int]) -> None:
+        """Their delivery was confirmed."""
+        ...
+
+    def letters(self, place: Place, partitions: Sequence[int], most: int) -> Sequence[Letter]:
+        """Dead letters that were not sent to their topic yet, oldest first."""
+        ...
+
+    def letters_sent(self, letters: Sequence[int]) -> None:
+        """Their delivery was confirmed."""
         ...
 
 

@@ -256,15 +256,21 @@ class Answers:
 
 REQUEST_SOURCE = "request"  # rows whose identity is their caller's idempotency key
 UNKEYED_SOURCE = "unkeyed"  # rows that nobody can repeat: their keys are drawn here
+EVENT_SOURCE = "event:"  # begins the name of a source whose rows' identity is their event's own id
+
+
+def claims_each_key(source: str) -> bool:
+    """Whether a key of the source stands for one event, whatever moment its repetition names."""
+    return source == REQUEST_SOURCE or source.startswith(EVENT_SOURCE)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where a batch of instances came from; with a row's key, its identity.
 
-    ``name`` is stable across retries: ``batch:<dataset>``, ``request`` or
-    ``kafka:<cluster>/<topic>/<partition>``. ``keys`` (one a row, at most 200
-    characters): row number, idempotency key or offset.
+    ``name`` is stable across retries: ``batch:<dataset>``, ``request``, ``kafka:<cluster>/<topic>`` or
+    ``event:<cluster>/<topic>``. ``keys`` (one a row, at most 200 characters): row number, idempotency key,
+    ``<partition>/<offset>`` (and ``/<place>`` in a record of several) or the event's own id.
     """
 
     channel: Channel

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueup.domain.batch import RefusalReason, Refusals
 
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}\Z")
 
@@ -33,3 +40,84 @@ class Stream:
                 raise ValueError("a topic's name is 1 to 249 letters, digits, dots, dashes and underscores")
         if self.topic in (self.replies, self.dead_letters):
             raise ValueError("a stream cannot answer into the topic that it reads")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What is read: a topic of a cluster, for one deployment."""
+
+    deployment_id: int
+    cluster: str
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """What one commit reads of a partition: ``records`` from ``first_offset`` to before ``next_offset``.
+
+    ``expected`` is the position from which its reader started, None where there was none; the commit fails where it
+    is another by now. ``instances`` are all that was received, answered or not.
+    """
+
+    partition: int
+    expected: int | None
+    first_offset: int
+    next_offset: int
+    records: int
+    tombstones: int
+    instances: int
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A record that got no answer, or not for all of its instances, as it was received.
+
+    ``places`` are the zero-based instances that were refused, None for the record as a whole. ``appended_us``
+    microseconds since 1970 in UTC, -1 where nobody knows.
+    """
+
+    partition: int
+    offset: int
+    places: tuple[int, ...] | None
+    reason: str
+    detail: str  # codes and field names only
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+    appended_us: int = -1
+    letter_id: int | None = None
+
+    @property
+    def instances(self) -> int:
+        """How many instances it stands for."""
+        return 1 if self.places is None else len(self.places)
+
+
+Unanswered = tuple[int, RefusalReason, str]
+"""A row of the booking that the ledger could not book, why, and in words: codes and field names only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """All that a stream's commit holds beside its booking.
+
+    ``partitions`` int64 (n,) says where each row of the booking was read. ``letters`` makes the dead letters of the
+    read, told what the ledger could not book. ``owes_replies``: what is booked is to be answered in a topic.
+    """
+
+    place: Place
+    portions: Sequence[Portion]
+    received_at: datetime
+    partitions: NDArray[np.int64]
+    refused: Sequence[Refusals]
+    letters: Callable[[Sequence[Unanswered]], Sequence[Letter]]
+    owes_replies: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OwedReplies:
+    """A batch whose replies were not confirmed by the broker yet, and the event days of its rows."""
+
+    batch_id: int
+    first_day: date
+    last_day: date

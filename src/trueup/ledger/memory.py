@@ -14,7 +14,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from trueup.domain.batch import REQUEST_SOURCE, Answers, Booked, Booking, Receipt, Refusal, Refusals, Role, Source
+from trueup.domain.batch import Answers, Booked, Booking, Receipt, Refusal, Refusals, Role, Source, claims_each_key
 from trueup.domain.contract import Contract, Storage
 from trueup.errors import InvalidQuery, no_prediction
 from trueup.ledger.finding import named_fields
@@ -87,7 +87,7 @@ class MemoryLedger:
         with self._lock:
             found = [
                 self._claims.setdefault(
-                    (deployment_id, source.name, key if source.name == REQUEST_SOURCE else ""), moment
+                    (deployment_id, source.name, key if claims_each_key(source.name) else ""), moment
                 )
                 for key, moment in zip(source.keys, moments.astype("datetime64[us]"), strict=True)
             ]

@@ -34,7 +34,6 @@ from psycopg import sql
 
 from trueup.contracts.horizon import due_days
 from trueup.domain.batch import (
-    REQUEST_SOURCE,
     Answers,
     Booked,
     Booking,
@@ -46,6 +45,7 @@ from trueup.domain.batch import (
     Role,
     Source,
     Status,
+    claims_each_key,
 )
 from trueup.errors import InvalidQuery, LedgerUnavailable
 from trueup.ledger.copying import Conversation, copying, run
@@ -61,14 +61,14 @@ _BATCH = """
         (batch_id, deployment_id, contract_id, channel, source, instances, predictions, received_at)
     OVERRIDING SYSTEM VALUE VALUES ("""
 _COPY = f"COPY ledger.predictions ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)"
-_TAKEN = (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected)
+TAKEN = (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected)
 _NUMBERS = "SELECT nextval('ledger.batches_batch_id_seq') FROM generate_series(1, %s)"
 _NUMBERS_AHEAD = 1_024  # fetched at once: a batch then needs no answer before its rows are packed
 _FIRST = """
     SELECT prediction_id, content_digest, contract_id, status, score, outputs, class, decision, expected_cost
     FROM ledger.predictions WHERE prediction_id = ANY(%s) AND event_day = ANY(%s)
 """
-_REFUSE = """
+REFUSE = """
     INSERT INTO ledger.refusals
         (deployment_id, channel, source, source_key, reason, detail, content_digest, attempt, event_day, received_at)
     SELECT %(deployment)s, %(channel)s, %(source)s, n.key, n.reason, n.detail, n.digest,
@@ -102,7 +102,7 @@ class PostgresLedger:
 
     def book(self, booking: Booking) -> Receipt:
         """Books all rows in one commit (see the numbered steps above)."""
-        work = _work(booking)
+        work = work_of(booking)
         self._ensure_partitions(booking.event_time)
         self._book_new(work)
         return self._receipt(work)
@@ -111,7 +111,7 @@ class PostgresLedger:
         """Steps 1 to 3 without ever waiting for the database; None where only :meth:`book` can do it."""
         if not self._numbers or not _days(booking.event_time) <= self._partitions:
             return None
-        work = _work(booking)
+        work = work_of(booking)
         if len(work.later):
             return None
         connection = self._writer.idle()
@@ -134,14 +134,15 @@ class PostgresLedger:
         """The first moment claimed for each key of a request, or for the whole of another source."""
         told = moments.astype("datetime64[us]").tolist()
         claims = dict(zip(reversed(source.keys), reversed(told), strict=True))  # of a repeated key the first
-        if source.name != REQUEST_SOURCE:
+        each = claims_each_key(source.name)
+        if not each:
             claims = {"": next(iter(claims.values()))}
         keys = sorted(claims)  # two writers claim in one order, so they wait and do not deadlock
         wanted = [claims[key].replace(tzinfo=UTC) for key in keys]
         with self._writer.transaction() as connection:
             connection.execute(_CLAIM, (deployment_id, source.name, keys, wanted))
             first = dict(connection.execute(_CLAIMED, (deployment_id, source.name, keys)).fetchall())
-        found = [first[key if source.name == REQUEST_SOURCE else ""].replace(tzinfo=None) for key in source.keys]
+        found = [first[key if each else ""].replace(tzinfo=None) for key in source.keys]
         return np.array(found, "datetime64[us]")
 
     def refuse(self, refusals: Refusals) -> int:
@@ -172,7 +173,7 @@ class PostgresLedger:
                 connection.execute("SELECT ledger.ensure_partitions(%s::date[])", (wanted,))
         self._partitions.update(new)
 
-    def _book_new(self, work: _Work) -> None:
+    def _book_new(self, work: Work) -> None:
         """Steps 3 to 5. Marks what was booked and notes the first answers of what was there."""
         for _ in range(self._limits.book_retries):
             if not (work.booked == Booked.NEW).any():
@@ -182,11 +183,11 @@ class PostgresLedger:
                 with self._writer.connection() as connection:
                     run(connection, self._copying(connection, work))
                 return
-            except _TAKEN:
+            except TAKEN:
                 self._yield(work)
         raise LedgerUnavailable("other writers keep booking the same instances", next_step="try again")
 
-    def _yield(self, work: _Work) -> None:
+    def _yield(self, work: Work) -> None:
         """Step 5. A key that was claimed before keeps its moment, which says where its row lies."""
         work.batch_id = None
         if work.booking.claims:
@@ -197,8 +198,8 @@ class PostgresLedger:
         self._read_first(work, np.flatnonzero(work.booked == Booked.NEW))
         withhold(work.booking, work.booked)
 
-    def _copying(self, connection: Connection, work: _Work) -> Conversation:
-        """Step 3, of what is new."""
+    def _copying(self, connection: Connection, work: Work, first: str = "") -> Conversation:
+        """Step 3, of what is new. ``first`` are statements of the same transaction, each ended by a semicolon."""
         booking, scored, ids = work.booking, work.booking.scored, work.ids
         if work.booked.any():  # Booked.NEW is 0
             fresh = np.flatnonzero(work.booked == Booked.NEW)
@@ -208,13 +209,13 @@ class PostgresLedger:
         assert work.batch_id is not None
         n = len(booking)
         origin = _origin(booking.deployment_id, booking.contract_id, booking.source.channel, booking.source.name)
-        before = f"{_BATCH}{work.batch_id}, {origin}, {n}, {n * len(scored)}, '{booking.received_at.min()}Z');"
+        before = f"{first}{_BATCH}{work.batch_id}, {origin}, {n}, {n * len(scored)}, '{booking.received_at.min()}Z');"
         if booking.claims:
             before += _claims(booking)
         rows = chain.from_iterable(packed(booking, s, ids[s.role], work.batch_id) for s in scored)
         return copying(connection.pgconn, (before + _COPY).encode(), framed(rows))
 
-    def _receipt(self, work: _Work) -> Receipt:
+    def _receipt(self, work: Work) -> Receipt:
         if work.later.size:
             self._read_first(work, work.later)
         answers = work.booking.scored[0].answers
@@ -235,7 +236,7 @@ class PostgresLedger:
                         fetched = connection.execute(_NUMBERS, (_NUMBERS_AHEAD,)).fetchall()
                     self._numbers = [int(row[0]) for row in reversed(fetched)]
 
-    def _read_first(self, work: _Work, places: NDArray[np.intp]) -> None:
+    def _read_first(self, work: Work, places: NDArray[np.intp]) -> None:
         """Marks those of ``places`` that the ledger holds, and notes its answers."""
         booking, ids = work.booking, work.ids[Role.CHAMPION]
         places_of: dict[bytes, list[int]] = {}
@@ -251,16 +252,13 @@ class PostgresLedger:
                     work.found[place] = First(*row[3:]) if same else _NOTHING
 
     def _refuse_conflicts(self, booking: Booking, booked: NDArray[np.int8]) -> None:
-        rows = conflicts(booking, booked)
-        if rows:
-            when = _moment(booking.event_time.min())
-            self.refuse(Refusals(booking.deployment_id, booking.source, when, _moment(booking.received_at.min()), rows))
+        self.refuse(conflicting(booking, booked))
 
 
 class UnderWay:
     """A booking whose message is sent. ``advance`` when ``fileno`` is ready, until it says 0; then ``receipt``."""
 
-    def __init__(self, ledger: PostgresLedger, work: _Work, pool: Pool, connection: Connection) -> None:
+    def __init__(self, ledger: PostgresLedger, work: Work, pool: Pool, connection: Connection) -> None:
         self._ledger, self._work, self._pool, self._connection = ledger, work, pool, connection
         self._error: BaseException | None = None
         self._conversation = ledger._copying(connection, work)
@@ -291,7 +289,7 @@ class UnderWay:
         whoever waited for it must have let go of it.
         """
         self._pool.give_back(self._connection)
-        if isinstance(self._error, _TAKEN):
+        if isinstance(self._error, TAKEN):
             self._ledger._yield(self._work)
             self._ledger._book_new(self._work)
         elif self._error is not None:
@@ -310,7 +308,7 @@ def _claims(booking: Booking) -> str:
     """The statement that claims every key's moment; it fails where one was claimed before."""
     moments = booking.event_time.astype("datetime64[us]").tolist()
     rows = sorted(zip(booking.source.keys, moments, strict=True))  # two writers claim in one order
-    values = ", ".join(f"({booking.deployment_id}, {_quoted(booking.source.name)}, {sql.quote(key)}, '{moment}Z')"
+    values = ", ".join(f"({booking.deployment_id}, {quoted(booking.source.name)}, {sql.quote(key)}, '{moment}Z')"
                        for key, moment in rows)  # fmt: skip
     return f"INSERT INTO ledger.request_days (deployment_id, source, source_key, event_time) VALUES {values};"  # noqa: S608 - quoted
 
@@ -332,13 +330,19 @@ def conflicts(booking: Booking, booked: NDArray[np.int8]) -> list[Refusal]:
     return [Refusal(booking.source.keys[i], *why[Booked(booked[i])], booking.digests[i]) for i in places]
 
 
+def conflicting(booking: Booking, booked: NDArray[np.int8]) -> Refusals:
+    """The same as it is booked."""
+    when, received = _moment(booking.event_time.min()), _moment(booking.received_at.min())
+    return Refusals(booking.deployment_id, booking.source, when, received, conflicts(booking, booked))
+
+
 def _moment(value: np.datetime64) -> datetime:
     moment: datetime = value.astype("datetime64[us]").item()
     return moment.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
-class _Work:
+class Work:
     """One booking on its way: ids by role, what became of each row, and first answers of what was there."""
 
     booking: Booking
@@ -350,7 +354,7 @@ class _Work:
     batch_id: int | None = None
 
 
-def _work(booking: Booking) -> _Work:
+def work_of(booking: Booking) -> Work:
     """Step 1."""
     source = booking.source
     ids = {s.role: prediction_ids(booking.deployment_id, s.role, source.name, source.keys) for s in booking.scored}
@@ -362,7 +366,7 @@ def _work(booking: Booking) -> _Work:
         when = booking.event_time.copy()
         when[later] = when[[first[source.keys[place]] for place in later.tolist()]]
         booking = replace(booking, event_time=when)
-    return _Work(booking, ids, booked, later)
+    return Work(booking, ids, booked, later)
 
 
 def _days(event_time: NDArray[np.datetime64]) -> set[int]:
@@ -370,7 +374,7 @@ def _days(event_time: NDArray[np.datetime64]) -> set[int]:
 
 
 @lru_cache(256)
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """The text as an SQL literal."""
     return sql.quote(text)
 
@@ -378,7 +382,7 @@ def _quoted(text: str) -> str:
 @lru_cache(256)
 def _origin(deployment_id: int, contract_id: int, channel: Channel, source: str) -> str:
     """What of a batch's row is the same in every batch of a source, as SQL."""
-    return f"{deployment_id}, {contract_id}, {_quoted(str(channel))}, {_quoted(source)}"
+    return f"{deployment_id}, {contract_id}, {quoted(str(channel))}, {quoted(source)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,19 +429,20 @@ def with_first(answers: Answers, found: dict[int, First]) -> Answers:
 
 
 def _refuse(connection: Connection, refusals: Refusals) -> int:
+    return connection.execute(REFUSE, refuse_parameters(refusals)).rowcount
+
+
+def refuse_parameters(refusals: Refusals) -> dict[str, Any]:
+    """What the statement ``REFUSE`` is told."""
     rows = refusals.rows
-    done = connection.execute(
-        _REFUSE,
-        {
-            "deployment": refusals.deployment_id,
-            "channel": str(refusals.source.channel),
-            "source": refusals.source.name,
-            "day": refusals.event_time.date(),
-            "received": refusals.received_at,
-            "keys": [r.key for r in rows],
-            "reasons": [str(r.reason) for r in rows],
-            "details": [r.detail for r in rows],
-            "digests": [r.content_digest for r in rows],
-        },
-    )
-    return done.rowcount
+    return {
+        "deployment": refusals.deployment_id,
+        "channel": str(refusals.source.channel),
+        "source": refusals.source.name,
+        "day": refusals.event_time.date(),
+        "received": refusals.received_at,
+        "keys": [r.key for r in rows],
+        "reasons": [str(r.reason) for r in rows],
+        "details": [r.detail for r in rows],
+        "digests": [r.content_digest for r in rows],
+    }

@@ -5,6 +5,8 @@ Each CHECK has a sentence that says which contradiction it makes impossible.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     ARRAY,
     JSON,
@@ -19,6 +21,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
@@ -151,6 +154,8 @@ predictions = Table(
     CheckConstraint("due_day >= event_day", name="predictions_due"),
     postgresql_partition_by="RANGE (event_day)",
 )
+# Rows of one batch lie together, so a block range index finds them at next to no cost.
+Index("predictions_batch", predictions.c.batch_id, postgresql_using="brin")
 Index("predictions_business_key", predictions.c.business_key, predictions.c.event_day)
 
 request_days = Table(
@@ -180,7 +185,9 @@ refusals = Table(
     Column("booked_at", Moment, nullable=False, server_default=_NOW),
     CheckConstraint(f"channel IN ({_CHANNELS})", name="refusals_channel"),
     CheckConstraint(
-        "reason IN ('contract', 'failed', 'timed_out', 'overloaded', 'request', 'conflict')", name="refusals_reason"
+        "reason IN ('contract', 'failed', 'timed_out', 'overloaded', 'request', 'conflict', "
+        "'undecodable', 'too_large')",
+        name="refusals_reason",
     ),
     CheckConstraint("attempt >= 1", name="refusals_attempt"),
     # The same refusal of the same content is one fact, however often it is repeated.
@@ -212,6 +219,87 @@ outcomes = Table(
     # An outcome is one value, a number or a text.
     CheckConstraint("num_nonnulls(value_number, value_text) = 1", name="outcomes_one_value"),
     CheckConstraint("revision >= 1", name="outcomes_revision"),
+)
+
+
+def _place() -> list[Column[Any]]:
+    """A partition of a topic, as one deployment reads it."""
+    return [
+        Column("deployment_id", Integer, ForeignKey(deployments.c.deployment_id), nullable=False),
+        Column("cluster", Text, nullable=False),
+        Column("topic", Text, nullable=False),
+        Column("partition", Integer, nullable=False),
+    ]
+
+
+positions = Table(
+    "positions",
+    metadata,
+    *_place(),
+    Column("next_offset", BigInteger, nullable=False),
+    Column("moved_at", Moment, nullable=False, server_default=_NOW),
+    PrimaryKeyConstraint("deployment_id", "cluster", "topic", "partition"),
+    CheckConstraint("next_offset >= 0", name="positions_offset"),
+)
+
+reads = Table(
+    "reads",
+    metadata,
+    Column("read_id", BigInteger, Identity(always=True), primary_key=True),
+    *_place(),
+    Column("first_offset", BigInteger, nullable=False),
+    Column("next_offset", BigInteger, nullable=False),
+    Column("records", Integer, nullable=False),
+    Column("tombstones", Integer, nullable=False),
+    Column("instances", Integer, nullable=False),
+    Column("answered", Integer, nullable=False),
+    Column("repeated", Integer, nullable=False),
+    Column("refused", Integer, nullable=False),
+    Column("batch_id", BigInteger),
+    Column("received_at", Moment, nullable=False),
+    Column("booked_at", Moment, nullable=False, server_default=_NOW),
+    # Who reads nothing moves no position.
+    CheckConstraint("next_offset > first_offset AND records > 0", name="reads_not_empty"),
+    # Nothing that was received is without an end.
+    CheckConstraint("instances = answered + repeated + refused", name="reads_reconcile"),
+)
+Index("reads_received", reads.c.received_at, postgresql_using="brin")
+
+owed_replies = Table(
+    "owed_replies",
+    metadata,
+    Column("batch_id", BigInteger, primary_key=True, autoincrement=False),
+    *_place(),
+    Column("first_day", Date, nullable=False),
+    Column("last_day", Date, nullable=False),
+    Column("booked_at", Moment, nullable=False, server_default=_NOW),
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("letter_id", BigInteger, Identity(always=True), primary_key=True),
+    *_place(),
+    Column("record_offset", BigInteger, nullable=False),
+    Column("places", ARRAY(Integer)),  # of the instances that were refused; null: the record as a whole
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("key", LargeBinary),
+    Column("value", LargeBinary),
+    Column("headers", JSONB, nullable=False),
+    Column("appended_at", Moment),
+    Column("received_at", Moment, nullable=False),
+    Column("booked_at", Moment, nullable=False, server_default=_NOW),
+    Column("relayed_at", Moment),
+    Column("replayed_at", Moment),
+    # A record is one letter, however often it is read.
+    UniqueConstraint("deployment_id", "cluster", "topic", "partition", "record_offset", name="dead_letters_once"),
+)
+Index(
+    "dead_letters_unrelayed",
+    dead_letters.c.deployment_id,
+    dead_letters.c.letter_id,
+    postgresql_where=text("relayed_at IS NULL"),
 )
 
 api_keys = Table(

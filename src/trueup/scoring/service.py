@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from trueup.contracts.horizon import due_days, event_times
 from trueup.contracts.identity import business_keys, content_digests
 from trueup.domain.batch import (
-    REQUEST_SOURCE,
     Answers,
     Booked,
     Booking,
@@ -37,6 +36,7 @@ from trueup.domain.batch import (
     Role,
     Scored,
     Source,
+    claims_each_key,
 )
 from trueup.domain.contract import FieldError
 from trueup.domain.deployment import Mode, ModelVersion
@@ -231,13 +231,13 @@ class Scoring:
 
     def book(self, predicted: Predicted) -> Response:
         """Steps 4 and 5 of ``score``. Raises LedgerUnavailable: then nothing is answered."""
-        booking = self._booking(predicted) if predicted.scored else None
+        booking = self.booking(predicted) if predicted.scored else None
         ledger = self._ledger_of(predicted.resolved)
         return self._response(predicted, _NOTHING if booking is None else ledger.book(booking))
 
     def begin(self, predicted: Predicted) -> Begun | None:
         """Step 4 for an event loop, which never waits; None where only ``book`` can do it."""
-        booking = None if predicted.refused or not predicted.scored else self._booking(predicted, may_wait=False)
+        booking = None if predicted.refused or not predicted.scored else self.booking(predicted, may_wait=False)
         if booking is None:
             return None
         under_way = self._ledger_of(predicted.resolved).begin(booking)
@@ -306,8 +306,8 @@ class Scoring:
             return answers
         return merged(answers, fallback_answers(contract, serving.fallback, columns), missing)
 
-    def _booking(self, predicted: Predicted, *, may_wait: bool = True) -> Booking | None:
-        """What is booked; None where the ledger would have to be asked first and may not be."""
+    def booking(self, predicted: Predicted, *, may_wait: bool = True) -> Booking | None:
+        """What of step 4 is booked; None where the ledger would have to be asked first and may not be."""
         resolved, instances, columns, rows = predicted.resolved, predicted.instances, predicted.columns, predicted.rows
         deployment_id, contract_id = resolved.deployment.deployment_id, resolved.champion.version.contract_id
         assert deployment_id is not None
@@ -319,7 +319,7 @@ class Scoring:
         when = (
             event_times(columns) if instances.event_time is None else _rows_of(instances.event_time, rows, whole=whole)
         )
-        claims = source.name == REQUEST_SOURCE  # a caller's key stands for one event, whatever day its retry names
+        claims = claims_each_key(source.name)  # a caller's key stands for one event, whatever day its retry names
         if when is None:
             if not claims and not may_wait:
                 return None

@@ -161,3 +161,27 @@ SELECT deployment, event_day, role, count(*) AS predictions,
            AS maturity
 FROM trueup.truth GROUP BY deployment, event_day, role;
 COMMENT ON VIEW trueup.maturity IS 'Rows with outcome / rows due, a deployment and event day';
+
+CREATE VIEW trueup.positions AS
+SELECT d.name AS deployment, p.cluster, p.topic, p.partition, p.next_offset, p.moved_at
+FROM ledger.positions p JOIN ledger.deployments d USING (deployment_id);
+COMMENT ON VIEW trueup.positions IS 'How far each deployment has read each partition of its topic';
+
+CREATE VIEW trueup.reads AS
+SELECT r.read_id, d.name AS deployment, r.cluster, r.topic, r.partition, r.first_offset, r.next_offset, r.records,
+       r.tombstones, r.instances, r.answered, r.repeated, r.refused, r.batch_id, r.received_at, r.booked_at
+FROM ledger.reads r JOIN ledger.deployments d USING (deployment_id);
+COMMENT ON VIEW trueup.reads IS 'What each commit of a stream read of a partition, and what became of it';
+
+CREATE VIEW trueup.dead_letters AS
+SELECT l.letter_id, d.name AS deployment, l.cluster, l.topic, l.partition, l.record_offset, l.places, l.reason,
+       l.detail, octet_length(l.value) AS value_bytes, l.appended_at, l.received_at, l.booked_at, l.relayed_at,
+       l.replayed_at, greatest(cardinality(l.places), 1) AS instances
+FROM ledger.dead_letters l JOIN ledger.deployments d USING (deployment_id);
+COMMENT ON VIEW trueup.dead_letters IS 'Records that got no answer, without their content';
+COMMENT ON COLUMN trueup.dead_letters.places IS 'Which of the record''s instances were refused; null: the record as a whole';
+
+CREATE VIEW trueup.owed_replies AS
+SELECT d.name AS deployment, o.cluster, o.topic, o.partition, o.batch_id, o.booked_at
+FROM ledger.owed_replies o JOIN ledger.deployments d USING (deployment_id);
+COMMENT ON VIEW trueup.owed_replies IS 'Batches whose replies were not confirmed by the broker yet';

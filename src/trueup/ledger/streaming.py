@@ -1,0 +1,268 @@
+"""Streams in the ledger: what is read of a topic is booked together with its position, or not at all.
+
+Step 3 of ``docs/explanation/streams.md``: one message to the server, and so one transaction, holds
+
+1. the *fence*: each partition's position moves from where the reader believes it to be
+2. the *read*: how many records and instances, and what became of them
+3. refusals and dead letters
+4. the replies that are owed
+5. the rows, as ``postgres.py`` books them
+
+Another owner of a partition, or a stop at any point, leaves all of it or nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from trueup.domain.batch import Booked, Booking, Receipt, RefusalReason
+from trueup.domain.stream import Letter, OwedReplies, Place, Read, Unanswered
+from trueup.errors import Fenced, LedgerUnavailable, NotFound
+from trueup.ledger.copying import run
+from trueup.ledger.postgres import (
+    REFUSE,
+    TAKEN,
+    PostgresLedger,
+    Work,
+    conflicting,
+    quoted,
+    refuse_parameters,
+    work_of,
+)
+from trueup.postgres import Connection
+
+_POSITIONS = (
+    "SELECT partition, next_offset FROM ledger.positions WHERE deployment_id = %s AND cluster = %s AND topic = %s"
+)
+_READS = """
+    INSERT INTO ledger.reads (deployment_id, cluster, topic, partition, first_offset, next_offset, records, tombstones,
+                              instances, answered, repeated, refused, batch_id, received_at) VALUES """
+_OWED = """
+    INSERT INTO ledger.owed_replies (batch_id, deployment_id, cluster, topic, partition, first_day, last_day)
+    VALUES (%s, %s, %s, %s, %s, %s, %s)
+"""
+_LETTER = """
+    INSERT INTO ledger.dead_letters (deployment_id, cluster, topic, partition, record_offset, places, reason, detail,
+                                     key, value, headers, appended_at, received_at)
+    VALUES (%s, %s, %s, %s, %s, %s::int[], %s, %s, %s, %s, %s, %s, %s)
+    ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING
+"""
+_OWED_OF = """
+    SELECT batch_id, first_day, last_day FROM ledger.owed_replies
+    WHERE deployment_id = %s AND cluster = %s AND topic = %s AND partition = ANY (%s) ORDER BY batch_id LIMIT %s
+"""
+_REPLIES = """
+    SELECT p.batch_id, p.prediction_id, p.business_key, p.source, p.source_key, p.event_time, p.status, p.score,
+           p.outputs, p.class, p.decision, p.expected_cost, p.model_version_id
+    FROM ledger.predictions p
+    WHERE p.batch_id = ANY (%s) AND p.event_day BETWEEN %s AND %s AND p.role = 'champion' AND p.deployment_id = %s
+    ORDER BY p.batch_id
+"""
+_LETTERS = """
+    SELECT letter_id, partition, record_offset, places, reason, detail, key, value, headers, appended_at
+    FROM ledger.dead_letters
+"""
+_UNSENT = """
+    WHERE relayed_at IS NULL AND deployment_id = %s AND cluster = %s AND topic = %s AND partition = ANY (%s)
+    ORDER BY letter_id LIMIT %s
+"""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CONFLICT = {
+    Booked.CONFLICT: (RefusalReason.CONFLICT, "the identity holds other content"),
+    Booked.WITHHELD: (RefusalReason.REQUEST, "another instance of the request is a conflict"),
+}
+
+
+class PostgresStreams(PostgresLedger):
+    """A ledger that books what streams read, through the writer role."""
+
+    def positions(self, place: Place) -> dict[int, int]:
+        """The next offset of each partition that was ever read."""
+        with self._writer.transaction() as connection:
+            return dict(connection.execute(_POSITIONS, (place.deployment_id, place.cluster, place.topic)).fetchall())
+
+    def book_read(self, booking: Booking | None, read: Read) -> Receipt | None:
+        """Books rows, refusals and dead letters and moves the positions, in one commit. Raises Fenced."""
+        work = None if booking is None else work_of(booking)
+        if work is not None:
+            _tell_repeats_apart(work)
+            self._ensure_partitions(work.booking.event_time)
+        for _ in range(self._limits.book_retries):
+            try:
+                self._commit(work, read)
+                return None if work is None else self._receipt(work)
+            except TAKEN:
+                if work is not None:
+                    self._yield(work)
+                    if work.later.size:
+                        self._read_first(work, work.later)
+        raise LedgerUnavailable("other writers keep booking the same instances", next_step="try again")
+
+    def _commit(self, work: Work | None, read: Read) -> None:
+        new = work is not None and bool((work.booked == Booked.NEW).any())
+        if work is not None:
+            work.batch_id = self._next_batch_id() if new else None
+        with self._writer.connection() as connection:
+            first = _statements(connection, work, read)
+            try:
+                if work is not None and new:
+                    run(connection, self._copying(connection, work, first))
+                else:
+                    connection.execute(first.encode())
+            except psycopg.errors.ObjectNotInPrerequisiteState:
+                raise Fenced("another owner has moved on") from None
+
+    def owed(self, place: Place, partitions: Sequence[int], most: int) -> Sequence[OwedReplies]:
+        """Batches whose replies are owed by whoever reads these partitions, oldest first."""
+        wanted = (place.deployment_id, place.cluster, place.topic, list(partitions), most)
+        with self._writer.transaction() as connection:
+            return [OwedReplies(*row) for row in connection.execute(_OWED_OF, wanted)]
+
+    def replies(self, place: Place, owed: Sequence[OwedReplies]) -> Iterator[dict[str, Any]]:
+        """The champion's answers of these batches, in the order they were booked, in bounded memory."""
+        if not owed:
+            return
+        days = min(o.first_day for o in owed), max(o.last_day for o in owed)
+        with self._writer.transaction() as connection, connection.cursor("replies", row_factory=dict_row) as cursor:
+            cursor.itersize = 2_000
+            yield from cursor.execute(_REPLIES, ([o.batch_id for o in owed], *days, place.deployment_id))
+
+    def replies_sent(self, batches: Sequence[int]) -> None:
+        """Their delivery was confirmed."""
+        with self._writer.transaction() as connection:
+            connection.execute("SELECT ledger.replies_sent(%s::bigint[])", (list(batches),))
+
+    def letters(self, place: Place, partitions: Sequence[int], most: int) -> Sequence[Letter]:
+        """Dead letters that were not sent to their topic yet, oldest first."""
+        wanted = (place.deployment_id, place.cluster, place.topic, list(partitions), most)
+        with self._writer.transaction() as connection:
+            return [_letter_of(row) for row in connection.execute(_LETTERS + _UNSENT, wanted)]
+
+    def letters_sent(self, letters: Sequence[int]) -> None:
+        """Their delivery was confirmed."""
+        with self._writer.transaction() as connection:
+            connection.execute("SELECT ledger.letters_sent(%s::bigint[])", (list(letters),))
+
+    def letter(self, letter_id: int) -> tuple[Place, Letter]:
+        """One dead letter with its content. Raises NotFound."""
+        query = _LETTERS.replace("appended_at", "appended_at, deployment_id, cluster, topic") + "WHERE letter_id = %s"
+        with self._writer.transaction() as connection:
+            row = connection.execute(query.encode(), (letter_id,)).fetchone()
+        if row is None:
+            raise NotFound("no such dead letter", next_step="`trueup dlq list` lists what there is")
+        return Place(*row[-3:]), _letter_of(row[:-3])
+
+    def letters_replayed(self, letters: Sequence[int]) -> None:
+        """They were answered after all."""
+        with self._writer.transaction() as connection:
+            connection.execute("SELECT ledger.letters_replayed(%s::bigint[])", (list(letters),))
+
+
+def _statements(connection: Connection, work: Work | None, read: Read) -> str:
+    """Parts 1 to 4 of the module's docstring, as SQL."""
+    cursor = psycopg.ClientCursor(connection)
+    parts = [_fence(read), _reads(work, read)]
+    unanswered = _unanswered(work)
+    refused = [*read.refused]
+    if work is not None and unanswered:
+        refused.append(conflicting(work.booking, work.booked))
+    parts += [cursor.mogrify(REFUSE, refuse_parameters(refusals)) for refusals in refused]
+    parts += [cursor.mogrify(_LETTER, _letter_row(read, letter)) for letter in read.letters(unanswered)]
+    if work is not None and work.batch_id is not None and read.owes_replies:
+        days = work.booking.event_time[work.booked == Booked.NEW].astype("datetime64[D]")
+        owner = min(p.partition for p in read.portions)
+        place = read.place
+        row = (
+            work.batch_id,
+            place.deployment_id,
+            place.cluster,
+            place.topic,
+            owner,
+            days.min().item(),
+            days.max().item(),
+        )
+        parts.append(cursor.mogrify(_OWED, row))
+    return ";\n".join(parts) + ";\n"
+
+
+def _fence(read: Read) -> str:
+    """In the order of partitions, so that two readers wait for each other and do not deadlock."""
+    place = read.place
+    of = f"{place.deployment_id}, {quoted(place.cluster)}, {quoted(place.topic)}"
+    moves = [
+        f"ledger.move_position({of}, {p.partition}, {'NULL' if p.expected is None else p.expected}, {p.next_offset})"
+        for p in sorted(read.portions, key=lambda portion: portion.partition)
+    ]
+    return "SELECT " + ", ".join(moves)
+
+
+def _reads(work: Work | None, read: Read) -> str:
+    place = read.place
+    of = f"{place.deployment_id}, {quoted(place.cluster)}, {quoted(place.topic)}"
+    batch = "NULL" if work is None or work.batch_id is None else str(work.batch_id)
+    received = quoted(read.received_at.astimezone(UTC).isoformat())
+    rows = []
+    for p in read.portions:
+        new = repeated = 0
+        if work is not None:
+            here = work.booked[read.partitions == p.partition]
+            new, repeated = int((here == Booked.NEW).sum()), int((here == Booked.REPEATED).sum())
+        rows.append(
+            f"({of}, {p.partition}, {p.first_offset}, {p.next_offset}, {p.records}, {p.tombstones}, {p.instances}, "
+            f"{new}, {repeated}, {p.instances - new - repeated}, {batch}, {received})"
+        )
+    return _READS + ", ".join(rows)
+
+
+def _unanswered(work: Work | None) -> list[Unanswered]:
+    """What the ledger cannot book, by what is known of it."""
+    if work is None:
+        return []
+    places = np.flatnonzero(work.booked >= Booked.CONFLICT).tolist()
+    return [(place, *_CONFLICT[Booked(work.booked[place])]) for place in places]
+
+
+def _tell_repeats_apart(work: Work) -> None:
+    """Rows of one identity in one read: the first counts, and one with other content is a conflict."""
+    keys, digests = work.booking.source.keys, work.booking.digests
+    first: dict[str, int] = {}
+    if work.later.size:
+        for place, key in enumerate(keys):
+            before = first.setdefault(key, place)
+            if digests[before] != digests[place]:
+                work.booked[place] = Booked.CONFLICT
+
+
+def _letter_row(read: Read, letter: Letter) -> tuple[Any, ...]:
+    place = read.place
+    headers = [[name, None if value is None else base64.b64encode(value).decode()] for name, value in letter.headers]
+    appended = None if letter.appended_us < 0 else _EPOCH + timedelta(microseconds=letter.appended_us)
+    return (
+        *(place.deployment_id, place.cluster, place.topic, letter.partition, letter.offset),
+        *(None if letter.places is None else list(letter.places), letter.reason, letter.detail),
+        *(letter.key, letter.value, Jsonb(headers), appended, read.received_at),
+    )
+
+
+def _letter_of(row: Sequence[Any]) -> Letter:
+    letter_id, partition, offset, places, reason, detail, key, value, headers, appended = row
+    return Letter(
+        partition,
+        offset,
+        None if places is None else tuple(places),
+        reason,
+        detail,
+        key,
+        value,
+        [(name, None if text is None else base64.b64decode(text)) for name, text in headers],
+        -1 if appended is None else (appended - _EPOCH) // timedelta(microseconds=1),
+        letter_id,
+    )
