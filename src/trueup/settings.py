@@ -70,6 +70,13 @@ class Limits(BaseModel):
     spool_lookup_s: float = Field(0.25, gt=0, description="seconds the ledger is asked for a key's first answer")
 
 
+class Streaming(BaseModel):
+    """What is read from a stream."""
+
+    record_bytes: int = Field(2**20, ge=1_024, description="bytes of one record of a stream; larger are refused")
+    record_instances: int = Field(1_000, ge=1, description="instances of one record of a stream; more are refused")
+
+
 class OidcRole(BaseModel):
     """What one value of the roles claim stands for."""
 
@@ -208,6 +215,7 @@ class Settings(BaseSettings):
     metrics_open: bool = Field(False, description="whether GET /metrics needs no key")
     metrics_token: SecretStr | None = Field(None, min_length=32, description="a bearer token for GET /metrics alone")
     limits: Limits = Field(default_factory=Limits)
+    stream: Streaming = Field(default_factory=Streaming)
     oidc: Oidc = Field(default_factory=Oidc)
     rates: Rates = Field(default_factory=Rates)
     tls: Tls = Field(default_factory=Tls)
