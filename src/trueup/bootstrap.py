@@ -15,9 +15,9 @@ from trueup.ledger import migrating
 from trueup.ledger.draining import Drainer
 from trueup.ledger.embedded import EmbeddedPostgres
 from trueup.ledger.observed import ObservedLedger
-from trueup.ledger.postgres import PostgresLedger
 from trueup.ledger.spool import SpooledLedger
 from trueup.ledger.spool_lookup import Lookup
+from trueup.ledger.streaming import PostgresStreams
 from trueup.ledger.urls import Urls, external_urls
 from trueup.ledger.views import make_contract_view
 from trueup.outcomes.postgres import PostgresOutcomes
@@ -50,7 +50,7 @@ class Services:
     settings: Settings
     urls: Urls
     registry: PostgresRegistry
-    ledger: PostgresLedger
+    ledger: PostgresStreams
     outcomes: PostgresOutcomes
     queries: PostgresQueries
     scoring: Scoring
@@ -164,7 +164,7 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
     artifacts = ArtifactFolder(settings.data_dir / "models")
     loader = Loader(artifacts, scorers.load)
     registry = PostgresRegistry(owner, make_contract_view)
-    ledger = PostgresLedger(writer, reader, limits)
+    ledger = PostgresStreams(writer, reader, limits)
     telemetry = Telemetry(limits.metric_deployments)
     observed = ObservedLedger(ledger, telemetry.metrics)
     return Services(

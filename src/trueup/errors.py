@@ -121,6 +121,10 @@ class Fenced(TrueupError):
     """Another owner has moved a stream's position on: nothing was booked, and this one must look anew."""
 
 
+class StreamFailed(TrueupError):
+    """A stream cannot go on, and trying again does not help."""
+
+
 class Overloaded(Unavailable):
     """A bound is reached."""
 

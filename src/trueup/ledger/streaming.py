@@ -61,8 +61,8 @@ _OWED_OF = """
 """
 _REPLIES = """
     SELECT p.batch_id, p.prediction_id, p.business_key, p.source, p.source_key, p.event_time, p.status, p.score,
-           p.outputs, p.class, p.decision, p.expected_cost, p.model_version_id
-    FROM ledger.predictions p
+           p.outputs, p.class, p.decision, p.expected_cost, v.version AS model_version
+    FROM ledger.predictions p JOIN ledger.model_versions v USING (model_version_id)
     WHERE p.batch_id = ANY (%s) AND p.event_day BETWEEN %s AND %s AND p.role = 'champion' AND p.deployment_id = %s
     ORDER BY p.batch_id
 """

@@ -109,6 +109,12 @@ FAMILIES = (
     Family(
         "trueup_spool_conflicts", "gauge", "Instances answered from disk otherwise than the ledger, since the start"
     ),
+    Family("trueup_stream_booked_seconds", "histogram", "From a record's append to its commit", bounds=SECONDS),
+    Family("trueup_stream_dead_letters", "counter", "Records of a stream that got no answer"),
+    Family("trueup_stream_rebalances", "counter", "Times partitions were given or taken"),
+    Family("trueup_stream_restarts", "counter", "Times a stream looked anew where it stands, after a fault or a fence"),
+    Family("trueup_stream_behind_records", "gauge", "Records that were appended and not taken yet"),
+    Family("trueup_stream_owed_replies", "gauge", "Replies and dead letters not confirmed by the broker yet"),
     Family("trueup_requests_in_flight", "gauge", "Requests being answered", (_DOOR,), per_deployment=False),
 )
 # Of each worker by itself; ``sampled`` tells the living from the dead.

@@ -44,6 +44,7 @@ _ROLE = {role: place for place, role in enumerate(Role)}
 _SECONDS_NS = tuple(round(bound * 1e9) for bound in SECONDS)
 _FEW_US = tuple(round(bound * 1e6) for bound in SECONDS)
 _SECONDS_US = np.array(_FEW_US, np.int32)
+_SECONDS_LONG_US = np.array(_FEW_US, np.int64)
 FEW_ROWS = 32
 _CELLS, _SIZES = len(SECONDS) + 2, len(ROWS) + 2  # buckets, +Inf, sum
 _FAILED = _OUTCOME["failed"]
@@ -171,6 +172,24 @@ class Metrics:
             cells[refused + _REASON[RefusalReason.REQUEST]] += withheld
             for role in roles:
                 cells[rows + _ROLE[role]] += new
+
+    def stream_booked(self, deployment_id: int, ages_us: NDArray[np.int64], letters: int) -> None:
+        """Records of a stream were booked, each so many microseconds after it was appended."""
+        place = self._ids.get(deployment_id, OTHER)
+        views = self.state.views
+        ages = ages_us.clip(min=0)
+        counted = np.bincount(_SECONDS_LONG_US.searchsorted(ages), minlength=_CELLS - 1)
+        with self._batches:
+            views["trueup_stream_booked_seconds"][place][: _CELLS - 1] += counted
+            views["trueup_stream_booked_seconds"][place][_CELLS - 1] += float(ages.sum()) * 1e-6
+            views["trueup_stream_dead_letters"][place] += letters
+
+    def stream_turned(self, deployment_id: int, *, rebalances: int = 0, restarts: int = 0) -> None:
+        """Partitions were given or taken, or a stream looked anew where it stands."""
+        place = self._ids.get(deployment_id, OTHER)
+        with self._batches:
+            self.state.views["trueup_stream_rebalances"][place] += rebalances
+            self.state.views["trueup_stream_restarts"][place] += restarts
 
     def refused(self, deployment_id: int, reasons: Iterable[RefusalReason]) -> None:
         """Refusals were booked."""

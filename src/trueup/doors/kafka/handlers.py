@@ -1,0 +1,284 @@
+"""One batch of records: translated into instances, scored, booked with its positions, translated back.
+
+Steps 2 and 3 of ``docs/explanation/streams.md``; ``server.py`` says when they are taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueup.contracts.decoding import Decoder
+from trueup.contracts.horizon import event_times
+from trueup.domain.batch import (
+    EVENT_SOURCE,
+    Booking,
+    Channel,
+    Decoded,
+    Receipt,
+    Refusal,
+    RefusalReason,
+    Refusals,
+    Source,
+)
+from trueup.domain.contract import FieldError
+from trueup.domain.stream import Letter, Place, Portion, Read, Stream, Unanswered
+from trueup.doors.kafka.reading import BadRecord, Reader, Reading
+from trueup.doors.kafka.records import Record
+from trueup.ports import Clock, StreamLedger
+from trueup.scoring.service import Instances, Predicted, Resolved, RowRefusal, Scoring
+from trueup.settings import Limits, Streaming
+from trueup.telemetry.metrics import Metrics
+
+_DAY_US = 86_400_000_000
+_MOST_US = 2**31 - 1  # of a step, as the ledger stores it
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records scored and not booked yet. ``positions`` are where their partitions stand once they are."""
+
+    records: Sequence[Record]
+    resolved: Resolved
+    booking: Booking | None
+    read: Read
+    roles: Sequence[Any]
+    positions: Mapping[int, int]
+    took_s: float
+
+
+class Handlers:
+    """What one deployment does with the records of its topic. Safe to use from two threads: one scores, one books."""
+
+    def __init__(
+        self,
+        scoring: Scoring,
+        streams: StreamLedger,
+        metrics: Metrics,
+        clock: Clock,
+        limits: Limits,
+        bounds: Streaming,
+        name: str,
+        stream: Stream,
+        place: Place,
+    ) -> None:
+        self._scoring = scoring
+        self._streams = streams
+        self._metrics = metrics
+        self._clock = clock
+        self._limits = limits
+        self._bounds = bounds
+        self._name = name
+        self._stream = stream
+        self._place = place
+        where = f"{place.cluster}/{place.topic}"
+        self._by_place, self._by_id = f"kafka:{where}", f"{EVENT_SOURCE}{where}"
+        self._reader_of = lru_cache(2)(self._made_reader)  # the deployed contract, and the one before it
+
+    def scored(self, records: Sequence[Record], expected: Mapping[int, int | None]) -> Iterator[Batch]:
+        """The records as one batch; in halves where the model fails on them together, so that none fails for others.
+
+        ``expected``: where each partition stands. Raises Unavailable where a schema or a model cannot be had now.
+        """
+        began = time.perf_counter()
+        resolved = self._scoring.resolve(self._name)
+        reading = self._reader_of(resolved.decoder).read(records)
+        predicted, source = self._predicted(resolved, records, reading, began)
+        if len(records) > 1 and any(r.reason is RefusalReason.FAILED for r in predicted.refused):
+            half = len(records) // 2
+            for batch in self.scored(records[:half], expected):
+                expected = {**expected, **batch.positions}
+                yield batch
+            yield from self.scored(records[half:], expected)
+            return
+        booking = self._scoring.booking(predicted) if predicted.scored else None
+        read = self._read(records, expected, reading, predicted, source)
+        positions = {portion.partition: portion.next_offset for portion in read.portions}
+        roles = [scored.role for scored in predicted.scored]
+        yield Batch(records, resolved, booking, read, roles, positions, time.perf_counter() - began)
+
+    def book(self, batch: Batch) -> Receipt | None:
+        """Raises Fenced, LedgerUnavailable: then nothing is booked, or nobody knows."""
+        receipt = self._streams.book_read(batch.booking, batch.read)
+        now_us = time.time_ns() // 1000
+        number = batch.read.place.deployment_id
+        if receipt is not None and batch.booking is not None:
+            self._metrics.booked(number, batch.booking.steps_us, receipt.book_us, receipt.booked, batch.roles)
+        self._metrics.refused(number, (row.reason for refusals in batch.read.refused for row in refusals.rows))
+        appended = np.fromiter((record.timestamp_us for record in batch.records), np.int64, len(batch.records))
+        self._metrics.stream_booked(number, now_us - appended[appended >= 0], sum(1 for _ in batch.read.letters(())))
+        return receipt
+
+    def _made_reader(self, decoder: Decoder) -> Reader:
+        return Reader(self._stream, decoder, self._limits, self._bounds)
+
+    def _predicted(
+        self, resolved: Resolved, records: Sequence[Record], reading: Reading, began: float
+    ) -> tuple[Predicted, Source]:
+        decoded = reading.decoded
+        source = self._source(records, reading)
+        when = self._when(resolved, records, reading)
+        received = np.full(decoded.received, _naive(self._clock()), "datetime64[us]")
+        steps = np.zeros((decoded.received, 4), np.int32)
+        steps[:, 0] = min(int((time.perf_counter() - began) * 1e6), _MOST_US)
+        decoded = self._in_bounds(decoded, when)
+        instances = Instances(decoded, source, received, steps, when)
+        return self._scoring.predict(resolved, instances), source
+
+    def _source(self, records: Sequence[Record], reading: Reading) -> Source:
+        if reading.ids is not None:
+            return Source(Channel.KAFKA, self._by_id, reading.ids)
+        if len(reading.record_of) == len(records) and not reading.place_of.any():  # one of each
+            return Source(Channel.KAFKA, self._by_place, [f"{r.partition}/{r.offset}" for r in records])
+        keys = []
+        for record, place in zip(reading.record_of.tolist(), reading.place_of.tolist(), strict=True):
+            of = f"{records[record].partition}/{records[record].offset}"
+            keys.append(f"{of}/{place}" if place else of)
+        return Source(Channel.KAFKA, self._by_place, keys)
+
+    def _when(self, resolved: Resolved, records: Sequence[Record], reading: Reading) -> NDArray[np.datetime64] | None:
+        """Event times of all instances: as declared, else the contract's own (None), else when appended."""
+        if reading.event_us is not None:
+            return reading.event_us.view("datetime64[us]")
+        if resolved.contract.event_time:
+            return None
+        appended = np.fromiter((record.timestamp_us for record in records), np.int64, len(records))
+        return appended[reading.record_of].view("datetime64[us]")
+
+    def _in_bounds(self, decoded: Decoded, when: NDArray[np.datetime64] | None) -> Decoded:
+        """Without the instances whose event lies too far away to be booked, or that nobody dates."""
+        own = event_times(decoded.columns) if when is None else when[decoded.rows]
+        assert own is not None
+        days = own.view(np.int64) // _DAY_US
+        today = int(self._clock().timestamp() // 86_400)
+        good = (days >= today - self._limits.event_past_days) & (days <= today + self._limits.event_future_days)
+        if when is not None:
+            good &= own.view(np.int64) >= 0
+        if good.all():
+            return decoded
+        bad = decoded.rows[~good].tolist()
+        field = decoded.columns.contract.event_time if when is None else ""
+        errors = [FieldError(row, field, "range", "a moment within the bounds of the settings") for row in bad]
+        most = self._limits.field_errors
+        return Decoded(
+            decoded.columns.take(good),
+            decoded.rows[good],
+            decoded.received,
+            (*decoded.errors, *errors)[:most] if len(decoded.errors) < most else decoded.errors,
+            decoded.errors_total + len(errors),
+        )
+
+    def _read(
+        self,
+        records: Sequence[Record],
+        expected: Mapping[int, int | None],
+        reading: Reading,
+        predicted: Predicted,
+        source: Source,
+    ) -> Read:
+        partitions = np.fromiter((record.partition for record in records), np.int64, len(records))
+        of_instances = partitions[reading.record_of]
+        now = self._clock()
+        return Read(
+            place=self._place,
+            portions=list(_portions(records, expected, of_instances, reading.bad)),
+            received_at=now,
+            partitions=of_instances[predicted.rows],
+            refused=self._refusals(records, reading.bad, predicted.refused, source, now),
+            letters=_Letters(records, reading, predicted),
+            owes_replies=self._stream.replies is not None,
+        )
+
+    def _refusals(
+        self,
+        records: Sequence[Record],
+        bad: Sequence[BadRecord],
+        refused: Sequence[RowRefusal],
+        source: Source,
+        now: datetime,
+    ) -> list[Refusals]:
+        found = []
+        number = self._place.deployment_id
+        if bad:
+            rows = []
+            for one in bad:
+                record = records[one.record]
+                digest = None if record.value is None else hashlib.blake2b(record.value, digest_size=16).digest()
+                rows.append(Refusal(f"{record.partition}/{record.offset}", one.reason, one.detail, digest))
+            found.append(Refusals(number, Source(Channel.KAFKA, self._by_place, []), now, now, rows))
+        if refused:
+            rows = [Refusal(source.keys[r.row], r.reason, r.detail) for r in refused]
+            found.append(Refusals(number, replace(source, keys=[]), now, now, rows))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Letters:
+    """Makes a dead letter of every record that has an instance without an answer."""
+
+    records: Sequence[Record]
+    reading: Reading
+    predicted: Predicted
+
+    def __call__(self, unanswered: Sequence[Unanswered]) -> list[Letter]:
+        found: dict[int, Letter] = {}
+        for one in self.reading.bad:
+            found[one.record] = self._letter(one.record, None, str(one.reason), one.detail)
+        refused = [(r.row, r.reason, r.detail) for r in self.predicted.refused]
+        refused += [(int(self.predicted.rows[row]), reason, detail) for row, reason, detail in unanswered]
+        for row, reason, detail in sorted(refused):
+            record, place = int(self.reading.record_of[row]), int(self.reading.place_of[row])
+            before = found.get(record)
+            if before is None:
+                found[record] = self._letter(record, (place,), str(reason), detail)
+            elif before.places is not None and place not in before.places:
+                found[record] = replace(before, places=(*before.places, place))
+        return list(found.values())
+
+    def _letter(self, place: int, places: tuple[int, ...] | None, reason: str, detail: str) -> Letter:
+        record = self.records[place]
+        return Letter(
+            record.partition,
+            record.offset,
+            places,
+            reason,
+            detail,
+            record.key,
+            record.value,
+            record.headers,
+            record.timestamp_us,
+        )
+
+
+def _portions(
+    records: Sequence[Record],
+    expected: Mapping[int, int | None],
+    of_instances: NDArray[np.int64],
+    bad: Sequence[BadRecord],
+) -> Iterator[Portion]:
+    for partition, group in groupby(sorted(records, key=attrgetter("partition")), key=attrgetter("partition")):
+        own = list(group)
+        unread = sum(1 for one in bad if records[one.record].partition == partition)
+        yield Portion(
+            partition=partition,
+            expected=expected.get(partition),
+            first_offset=own[0].offset,
+            next_offset=own[-1].offset + 1,
+            records=len(own),
+            tombstones=sum(1 for record in own if record.value is None),
+            instances=int((of_instances == partition).sum()) + unread,
+        )
+
+
+def _naive(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None)

@@ -1,0 +1,70 @@
+"""A stream from open services: what its deployment declares, with the adapters that the settings name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING
+
+from trueup.bootstrap import Services, utc_now
+from trueup.domain.stream import Place, Stream
+from trueup.doors.kafka.broker import Broker
+from trueup.doors.kafka.handlers import Handlers
+from trueup.doors.kafka.replies import Replies
+from trueup.doors.kafka.server import StreamServer
+from trueup.errors import InvalidInput, MissingExtra
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def declared(services: Services, name: str) -> tuple[int, Stream]:
+    """The deployment's number and its stream. Raises NotFound, InvalidInput where it declares none."""
+    deployment = services.registry.deployment(name)
+    assert deployment.deployment_id is not None
+    if deployment.serving.stream is None:
+        raise InvalidInput(
+            f"{name} declares no stream", next_step="`trueup deploy --serving FILE` with `stream: {topic: ...}`"
+        )
+    return deployment.deployment_id, deployment.serving.stream
+
+
+def group_of(services: Services, name: str) -> str:
+    """The consumer group of a deployment's stream."""
+    return services.settings.stream.group or f"trueup.{name}"
+
+
+def kafka(services: Services, name: str, topic: str) -> Broker:
+    """A member of the deployment's group. Raises MissingExtra, InvalidInput, Unavailable."""
+    try:
+        from trueup.doors.kafka.confluent import ConfluentBroker
+    except ImportError:
+        raise MissingExtra("kafka", "reading a stream") from None
+    return ConfluentBroker(topic, group_of(services, name), services.settings.stream)
+
+
+def lines(services: Services, path: Path, replies: IO[bytes] | None) -> Broker:
+    """A file's lines. Raises InvalidFile."""
+    from trueup.doors.kafka.files import FileBroker
+
+    return FileBroker(path, services.settings.stream, replies)
+
+
+def stream_server(
+    services: Services, name: str, broker_of: Callable[[str], Broker], *, topic: str | None = None
+) -> StreamServer:
+    """The stream of a deployment, its models loaded. ``topic`` instead of the one declared, for files.
+
+    Raises NotFound, InvalidInput, Unavailable, ModelRefused.
+    """
+    number, stream = declared(services, name)
+    services.scoring.resolve(name, fresh=True)
+    broker = broker_of(stream.topic)
+    place = Place(number, broker.cluster, topic or stream.topic)
+    bounds, metrics = services.settings.stream, services.telemetry.metrics
+    handlers = Handlers(
+        services.scoring, services.ledger, metrics, utc_now, services.settings.limits, bounds, name, stream, place
+    )
+    replies = Replies(name, stream, place, services.ledger, broker, bounds.replies_in_flight)
+    metrics.observe("stream_behind_records", lambda: {name: float(sum(broker.behind().values()))})
+    metrics.observe("stream_owed_replies", lambda: {name: float(replies.in_flight)})
+    return StreamServer(handlers, broker, replies, services.ledger, place, bounds, metrics)

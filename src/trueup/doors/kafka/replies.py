@@ -1,0 +1,247 @@
+"""Step 4: what the ledger owes is sent, and forgotten when the broker has confirmed it.
+
+The outbox is the ledger itself: a batch whose replies are owed is a row, written with its predictions. A reply
+is a function of its prediction, so one that is sent twice, after a crash between sending and forgetting, is the
+same message under the same id.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+import msgspec
+import numpy as np
+
+from trueup.domain.batch import Booked, Receipt
+from trueup.domain.stream import Letter, OwedReplies, Place, Stream
+from trueup.doors.kafka.broker import Broker, Message
+from trueup.doors.kafka.handlers import Batch
+from trueup.ports import StreamLedger
+
+TYPE = b"trueup.prediction.v1"
+FORGET_S = 0.2  # confirmed batches wait so long for others
+BATCHES_AT_ONCE = 100  # that are read back from the ledger
+LETTERS_AT_ONCE = 500
+RETRY_S = 1.0
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True)
+class _Owed:
+    """A batch on its way: how many of its messages are not confirmed, and whether one was given up."""
+
+    left: int
+    failed: bool = False
+
+
+class Replies:
+    """The replies and dead letters of one stream. Used by one thread."""
+
+    def __init__(
+        self, name: str, stream: Stream, place: Place, streams: StreamLedger, broker: Broker, most: int
+    ) -> None:
+        self._stream = stream
+        self._place = place
+        self._streams = streams
+        self._broker = broker
+        self._most = most
+        self._source = f"/trueup/deployments/{quote(name)}".encode()
+        self._name = name
+        self._owed: dict[int, _Owed] = {}
+        self._letters: dict[int, _Owed] = {}
+        self._confirmed: list[int] = []
+        self._confirmed_letters: list[int] = []
+        self._forget_at = 0.0
+        self._partitions: set[int] = set()
+        self._look_at = 0.0 if stream.replies or stream.dead_letters else float("inf")
+        self._in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Messages that the broker has not confirmed."""
+        return self._in_flight
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more should be read before some are confirmed."""
+        return self._in_flight >= self._most
+
+    def follow(self, partitions: Sequence[int]) -> None:
+        """Owes what these partitions owe from now on, also what others booked and did not send."""
+        self._partitions = set(partitions)
+        if self._stream.replies or self._stream.dead_letters:
+            self._look_at = 0.0
+
+    def answer(self, batch: Batch, receipt: Receipt | None) -> None:
+        """Sends the replies to what was booked just now."""
+        if receipt is not None and receipt.batch_id is not None and self._stream.replies is not None:
+            places = np.flatnonzero(receipt.booked == Booked.NEW).tolist()
+            owed = self._owed[receipt.batch_id] = _Owed(len(places))
+            for document in self._documents(batch, receipt, places):
+                self._send(owed, self._reply(document), partial(self._batch_done, receipt.batch_id))
+        if self._stream.dead_letters is not None and (batch.read.refused or batch.read.letters(())):
+            self._look_at = 0.0
+
+    def turn(self) -> None:
+        """Serves deliveries, forgets what was confirmed, and looks for what is owed. Raises LedgerUnavailable."""
+        self._broker.serve()
+        now = time.monotonic()
+        if now >= self._forget_at and (self._confirmed or self._confirmed_letters):
+            self._forget()
+            self._forget_at = now + FORGET_S
+        if now >= self._look_at and self._partitions and not self.is_full:
+            self._look_at = float("inf")
+            if self._resend() == BATCHES_AT_ONCE or self._send_letters() == LETTERS_AT_ONCE:
+                self._look_at = now
+
+    def drain(self, seconds: float) -> bool:
+        """Waits until everything is confirmed and forgotten, at most so long. Raises LedgerUnavailable."""
+        until = time.monotonic() + seconds
+        while (self._in_flight or self._look_at != float("inf")) and time.monotonic() < until and self._partitions:
+            self._broker.serve(0.05)
+            self.turn()
+        self._forget()
+        return not self._in_flight
+
+    def _forget(self) -> None:
+        if self._confirmed:
+            self._streams.replies_sent(self._confirmed)
+            self._confirmed = []
+        if self._confirmed_letters:
+            self._streams.letters_sent(self._confirmed_letters)
+            self._confirmed_letters = []
+
+    def _resend(self) -> int:
+        """Sends what is owed by earlier owners, or was given up; how many batches there were."""
+        if self._stream.replies is None:
+            return 0
+        found = self._streams.owed(self._place, sorted(self._partitions), BATCHES_AT_ONCE)
+        fresh = [o for o in found if o.batch_id not in self._owed and o.batch_id not in self._confirmed]
+        for owed in fresh:
+            self._resend_batch(owed)
+        return len(found) if fresh else 0
+
+    def _resend_batch(self, owed: OwedReplies) -> None:
+        state = self._owed[owed.batch_id] = _Owed(1)  # one more than is sent, until all are
+        for row in self._streams.replies(self._place, [owed]):
+            state.left += 1
+            self._send(state, self._reply(_document_of(row)), partial(self._batch_done, owed.batch_id))
+        state.left -= 1
+        if not state.left:
+            self._batch_done(owed.batch_id)
+
+    def _send_letters(self) -> int:
+        if self._stream.dead_letters is None:
+            return 0
+        found = self._streams.letters(self._place, sorted(self._partitions), LETTERS_AT_ONCE)
+        for letter in found:
+            number = letter.letter_id
+            if number is not None and number not in self._letters and number not in self._confirmed_letters:
+                state = self._letters[number] = _Owed(1)
+                self._send(state, self._dead_letter(letter), partial(self._letter_done, number))
+        return len(found)
+
+    def _send(self, owed: _Owed, message: Message, done: Any) -> None:
+        self._in_flight += 1
+        self._broker.send(message, partial(self._delivered, owed, done))
+
+    def _delivered(self, owed: _Owed, done: Any, good: bool) -> None:
+        self._in_flight -= 1
+        owed.left -= 1
+        owed.failed |= not good
+        if not owed.left:
+            done()
+
+    def _batch_done(self, batch_id: int) -> None:
+        self._done(self._owed.pop(batch_id), self._confirmed, batch_id)
+
+    def _letter_done(self, number: int) -> None:
+        self._done(self._letters.pop(number), self._confirmed_letters, number)
+
+    def _done(self, owed: _Owed, confirmed: list[int], number: int) -> None:
+        if owed.failed:
+            self._look_at = min(self._look_at, time.monotonic() + RETRY_S)
+        else:
+            confirmed.append(number)
+
+    def _documents(self, batch: Batch, receipt: Receipt, places: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """The answers to what was booked just now, as ``_document_of`` makes them of the ledger's rows."""
+        booking, answers = batch.booking, receipt.answers
+        assert booking is not None
+        version = batch.resolved.champion.version.version
+        raw = receipt.ids.tobytes()
+        scores, status = answers.score.tolist(), answers.status.tolist()
+        costs = None if answers.expected_cost is None else answers.expected_cost.tolist()
+        outputs = None if answers.outputs is None else answers.outputs.tolist()
+        for place in places:
+            yield _document(
+                prediction_id=str(UUID(bytes=raw[16 * place : 16 * place + 16])),
+                model_version=version,
+                business_key=booking.business_keys[place],
+                source=booking.source.name,
+                source_key=booking.source.keys[place],
+                status=str(status[place]),
+                score=scores[place],
+                outputs=None if outputs is None else outputs[place],
+                class_=None if answers.classes is None else answers.classes[place],
+                decision=None if answers.decision is None else answers.decision[place],
+                expected_cost=None if costs is None else costs[place],
+            )
+
+    def _reply(self, document: dict[str, Any]) -> Message:
+        """In CloudEvents' binary mode."""
+        assert self._stream.replies is not None
+        number = document["prediction_id"].encode()
+        headers: list[tuple[str, bytes | None]] = [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", number),
+            ("ce_source", self._source),
+            ("ce_type", TYPE),
+            ("content-type", b"application/json"),
+        ]
+        if document["business_key"]:
+            headers.append(("ce_subject", quote(document["business_key"], safe=" /:|=,+").encode()))
+        return Message(self._stream.replies, number, _encode({"deployment": self._name, **document}), headers)
+
+    def _dead_letter(self, letter: Letter) -> Message:
+        """The record as it was, with the reason in headers."""
+        assert self._stream.dead_letters is not None
+        place = self._place
+        more: Mapping[str, str] = {
+            "trueup_reason": letter.reason,
+            "trueup_detail": letter.detail,
+            "trueup_deployment": self._name,
+            "trueup_position": f"{place.cluster}/{place.topic}/{letter.partition}/{letter.offset}",
+            **({} if letter.places is None else {"trueup_places": ",".join(map(str, letter.places))}),
+        }
+        own = [header for header in letter.headers if not header[0].startswith("trueup_")]
+        headers = [*own, *((name, text.encode()) for name, text in more.items())]
+        return Message(self._stream.dead_letters, letter.key, letter.value, headers)
+
+
+def _document(**values: Any) -> dict[str, Any]:
+    """The body of a reply: what there is."""
+    found = {name.rstrip("_"): value for name, value in values.items()}
+    return {name: value for name, value in found.items() if value is not None and value == value}
+
+
+def _document_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    return _document(
+        prediction_id=str(row["prediction_id"]),
+        model_version=row["model_version"],
+        business_key=row["business_key"],
+        source=row["source"],
+        source_key=row["source_key"],
+        status=row["status"],
+        score=row["score"],
+        outputs=row["outputs"],
+        class_=row["class"],
+        decision=row["decision"],
+        expected_cost=row["expected_cost"],
+    )

@@ -1,0 +1,243 @@
+"""The stream: a topic's records scored exactly once into the ledger.
+
+1. *assign*: the ledger's positions say where each partition is read from, never the group's.
+2. *poll* a bounded batch.
+3. *score and book* it: rows, refusals, dead letters, owed replies and positions are one transaction, which fails
+   where a position is not what it started from: then another owner has moved on.
+4. *relay* the replies, and forget them when the broker has confirmed them.
+5. *commit* the group's offsets, for tools that watch lag.
+
+A stop after any step loses and doubles nothing (``docs/explanation/streams.md``). While one batch is being booked, in
+a thread, the next is polled and scored. After any fault the stream looks anew where the ledger says it stands.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+
+from trueup.domain.batch import Receipt
+from trueup.domain.stream import Place
+from trueup.doors.kafka.broker import Broker
+from trueup.doors.kafka.handlers import Batch, Handlers
+from trueup.doors.kafka.records import Record
+from trueup.doors.kafka.replies import Replies
+from trueup.errors import Fenced, TrueupError, Unavailable
+from trueup.ports import StreamLedger
+from trueup.settings import Streaming
+from trueup.telemetry import log
+from trueup.telemetry.metrics import Metrics
+
+HEARTBEAT_S = 0.5  # a stream that waits for the ledger is seen by its group so often
+GLANCE_S = 0.002  # a stream that waits for records looks so often whether its batch is booked
+COMMIT_S = 1.0
+
+
+class Pace:
+    """How many records make a commit of the time that one may take."""
+
+    def __init__(self, bounds: Streaming) -> None:
+        self._bounds = bounds
+        self.rows = bounds.batch_rows
+
+    def took(self, rows: int, seconds: float) -> None:
+        """Learns from a batch; only full ones tell how large the next may be."""
+        bounds = self._bounds
+        fits = int(rows * bounds.batch_ms / 1e3 / max(seconds, 1e-6))
+        if fits < self.rows or rows >= self.rows:
+            self.rows = max(bounds.least_rows, min(bounds.batch_rows, fits, 2 * self.rows))
+
+
+class StreamServer:
+    """Runs one stream in the calling thread until ``stop`` is called from another or by a signal."""
+
+    def __init__(
+        self,
+        handlers: Handlers,
+        broker: Broker,
+        replies: Replies,
+        streams: StreamLedger,
+        place: Place,
+        bounds: Streaming,
+        metrics: Metrics,
+    ) -> None:
+        self._handlers = handlers
+        self._broker = broker
+        self._replies = replies
+        self._streams = streams
+        self._place = place
+        self._bounds = bounds
+        self._metrics = metrics
+        self._pace = Pace(bounds)
+        self._stopping = threading.Event()
+        self._thread = ThreadPoolExecutor(1, "trueup-stream")
+        self._next: dict[int, int | None] = {}  # where each of our partitions stands, with what is being booked
+        self._booking: tuple[Batch, Future[Receipt | None], float] | None = None
+        self._fault: TrueupError | None = None  # met where it could not be raised
+        self._commit_at = 0.0
+        self._uncommitted: dict[int, int] = {}
+        self.is_ready = False
+
+    def stop(self) -> None:
+        """Ends ``run`` after what is in hand."""
+        self._stopping.set()
+
+    def run(self) -> bool:
+        """Whether everything that it owed was sent. Raises StreamFailed, InvalidInput."""
+        self._broker.open(self)
+        try:
+            while not self._stopping.is_set() and (self._is_busy or not self._broker.ended):
+                try:
+                    self._turn()
+                    self.is_ready = True
+                except (Unavailable, Fenced) as fault:
+                    self.is_ready = False
+                    self._look_anew(fault)
+            return self._drain()
+        finally:
+            self._thread.shutdown()
+            self._broker.close()
+
+    def _turn(self) -> None:
+        """Steps 2 to 5, once. Raises Unavailable, Fenced."""
+        self._raise_fault()
+        if self._replies.is_full:
+            self._broker.hold(GLANCE_S)
+        else:
+            self._start(self._polled())
+        if self._booking is not None and self._booking[1].done():
+            self._finish()
+        self._replies.turn()
+        self._commit()
+
+    def _polled(self) -> Sequence[Record]:
+        """Step 2: what nobody has scored yet, of partitions that are still ours."""
+        found = self._broker.take(self._pace.rows, GLANCE_S if self._is_busy else self._bounds.wait_s)
+        self._raise_fault()
+        return [r for r in found if r.partition in self._next and r.offset >= (self._next[r.partition] or 0)]
+
+    @property
+    def _is_busy(self) -> bool:
+        return self._booking is not None or self._replies.in_flight > 0
+
+    def _start(self, records: Sequence[Record]) -> None:
+        """Step 3: scores, waits for the batch before, and has this one booked."""
+        if not records:
+            return
+        for batch in self._handlers.scored(records, dict(self._next)):
+            self._finish()
+            self._booking = (batch, self._thread.submit(self._handlers.book, batch), time.perf_counter())
+            self._next.update(batch.positions)
+
+    def _finish(self) -> None:
+        """The rest of step 3: waits until the batch is booked, and answers it. Raises Unavailable, Fenced."""
+        if self._booking is None:
+            return
+        batch, future, began = self._booking
+        held = False
+        while not _done_within(future, HEARTBEAT_S):
+            self._broker.hold(0)
+            held = True
+        self._booking = None
+        receipt = future.result()
+        if held:
+            self._broker.go_on(self._next)
+        self._pace.took(len(batch.records), batch.took_s + time.perf_counter() - began)
+        self._uncommitted.update(batch.positions)
+        self._replies.answer(batch, receipt)
+
+    def _commit(self) -> None:
+        """Step 5."""
+        if self._uncommitted and time.monotonic() >= self._commit_at:
+            self._broker.commit(self._uncommitted)
+            self._uncommitted = {}
+            self._commit_at = time.monotonic() + COMMIT_S
+
+    def _look_anew(self, fault: TrueupError) -> None:
+        """Forgets what is in hand, and goes on from where the ledger says, when it can be asked again."""
+        log("stream").warning("looks_anew", topic=self._place.topic, because=type(fault).__name__)
+        self._metrics.stream_turned(self._place.deployment_id, restarts=1)
+        self._abandon()
+        wait_s = self._bounds.retry_s
+        while not self._stopping.is_set():
+            try:
+                self._broker.hold(wait_s)
+                positions = self._streams.positions(self._place)
+                self._fault = None
+                self._next = {partition: positions.get(partition) for partition in self._next}
+                self._broker.go_on(self._next)
+                self._replies.follow(list(self._next))
+                return
+            except Unavailable:
+                wait_s = min(2 * wait_s, self._bounds.retry_most_s)
+
+    def _abandon(self) -> None:
+        """Waits for the batch in hand, whatever becomes of it: the ledger knows."""
+        if self._booking is not None:
+            _, future, _ = self._booking
+            self._booking = None
+            while not _done_within(future, HEARTBEAT_S):
+                self._broker.hold(0)
+            with suppress(TrueupError):
+                future.result()
+        self._uncommitted = {}
+
+    def _raise_fault(self) -> None:
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            raise fault
+
+    def _drain(self) -> bool:
+        """What is being booked is booked, and what is owed is sent."""
+        try:
+            self._finish()
+            self._commit_at = 0.0
+            self._commit()
+            return self._replies.drain(self._bounds.drain_s)
+        except (Unavailable, Fenced):
+            return False
+
+    def assigned(self, partitions: Sequence[int]) -> Mapping[int, int | None] | None:
+        """Step 1."""
+        self._metrics.stream_turned(self._place.deployment_id, rebalances=1)
+        log("stream").info("assigned", topic=self._place.topic, partitions=list(partitions))
+        self._next.update(dict.fromkeys(partitions))
+        self._replies.follow(list(self._next))
+        try:
+            positions = self._streams.positions(self._place)
+        except Unavailable as fault:
+            self._fault = fault
+            return None
+        mine = {partition: positions.get(partition) for partition in partitions}
+        self._next.update(mine)
+        return mine
+
+    def revoked(self, partitions: Sequence[int]) -> None:
+        """Lets go of partitions after what was read of them is booked."""
+        self._metrics.stream_turned(self._place.deployment_id, rebalances=1)
+        log("stream").info("revoked", topic=self._place.topic, partitions=list(partitions))
+        if self._booking is not None:
+            _, future, _ = self._booking
+            with suppress(TrueupError, TimeoutError):
+                future.result(self._bounds.session_ms / 1e3)
+        self._forgo(partitions)
+
+    def lost(self, partitions: Sequence[int]) -> None:
+        """Forgets partitions that others have. What is being booked of them is fenced."""
+        self._metrics.stream_turned(self._place.deployment_id, rebalances=1)
+        log("stream").warning("lost", topic=self._place.topic, partitions=list(partitions))
+        self._forgo(partitions)
+
+    def _forgo(self, partitions: Sequence[int]) -> None:
+        for partition in partitions:
+            self._next.pop(partition, None)
+            self._uncommitted.pop(partition, None)
+        self._replies.follow(list(self._next))
+
+
+def _done_within(future: Future[Receipt | None], seconds: float) -> bool:
+    """Whether it ends in time."""
+    return bool(wait([future], seconds).done)
