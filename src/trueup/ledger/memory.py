@@ -7,16 +7,30 @@ and the real one to the same sentences.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import date
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trueup.domain.batch import Answers, Booked, Booking, Receipt, Refusal, Refusals, Role, Source, claims_each_key
+from trueup.domain.batch import (
+    Answers,
+    Booked,
+    Booking,
+    Receipt,
+    Refusal,
+    RefusalReason,
+    Refusals,
+    Role,
+    Source,
+    claims_each_key,
+)
 from trueup.domain.contract import Contract, Storage
-from trueup.errors import InvalidQuery, no_prediction
+from trueup.domain.stream import Letter, OwedReplies, Place, Read
+from trueup.errors import Fenced, InvalidQuery, LedgerUnavailable, no_prediction
 from trueup.ledger.finding import named_fields
 from trueup.ledger.identity import prediction_ids
 from trueup.ledger.postgres import at_times, conflicts, withhold
@@ -189,6 +203,96 @@ def _with(answers: Answers, place: int, first: Answers) -> Answers:
             changes[name] = values.copy()
             changes[name][place] = other[0] if same else np.nan
     return replace(answers, **changes)
+
+
+class MemoryStreams(MemoryLedger):
+    """The same for streams. ``away`` True: nobody answers."""
+
+    def __init__(self, registry: ModelRegistry, limits: Limits) -> None:
+        super().__init__(registry, limits)
+        self.away = False
+        self.reads: list[Read] = []
+        self._positions: dict[tuple[Place, int], int] = {}
+        self._owed: dict[int, tuple[Place, int, list[bytes]]] = {}
+        self._letters: dict[int, tuple[Place, Letter]] = {}
+        self._sent: set[int] = set()
+
+    def positions(self, place: Place) -> dict[int, int]:
+        """The next offset of each partition that was ever read."""
+        self._answer()
+        return {partition: offset for (of, partition), offset in self._positions.items() if of == place}
+
+    def book_read(self, booking: Booking | None, read: Read) -> Receipt | None:
+        """Checks every position before anything else."""
+        self._answer()
+        if any(self._positions.get((read.place, p.partition)) != p.expected for p in read.portions):
+            raise Fenced("another owner has moved on")
+        receipt = None if booking is None else self.book(booking)
+        for portion in read.portions:
+            self._positions[read.place, portion.partition] = portion.next_offset
+        for refusals in read.refused:
+            self.refuse(refusals)
+        self.reads.append(read)
+        self._keep(read, booking, receipt)
+        return receipt
+
+    def _keep(self, read: Read, booking: Booking | None, receipt: Receipt | None) -> None:
+        unanswered = []
+        if receipt is not None:
+            for place in np.flatnonzero(receipt.booked >= Booked.CONFLICT).tolist():
+                unanswered.append((place, RefusalReason.CONFLICT, "the identity holds other content"))
+        known = {(of, letter.partition, letter.offset) for of, letter in self._letters.values()}
+        for letter in read.letters(unanswered):
+            if (read.place, letter.partition, letter.offset) not in known:
+                number = len(self._letters) + 1
+                self._letters[number] = (read.place, replace(letter, letter_id=number))
+        if receipt is not None and receipt.batch_id is not None and read.owes_replies:
+            new = [receipt.ids[place].tobytes() for place in np.flatnonzero(receipt.booked == Booked.NEW).tolist()]
+            self._owed[receipt.batch_id] = (read.place, min(p.partition for p in read.portions), new)
+
+    def owed(self, place: Place, partitions: Sequence[int], most: int) -> Sequence[OwedReplies]:
+        """Oldest first."""
+        self._answer()
+        found = [n for n, (of, partition, _) in sorted(self._owed.items()) if of == place and partition in partitions]
+        return [OwedReplies(number, date.min, date.max) for number in found[:most]]
+
+    def replies(self, place: Place, owed: Sequence[OwedReplies]) -> Iterator[dict[str, Any]]:
+        """The champion's answers of these batches."""
+        self._answer()
+        versions = {v.model_version_id: v.version for d in self._registry.deployments() for v in (d.champion,)}
+        for one in owed:
+            for number in self._owed[one.batch_id][2]:
+                row = self._rows[number]
+                listed = self._listed(row)
+                yield {
+                    **listed,
+                    "batch_id": one.batch_id,
+                    "source": row["source"].name,
+                    "source_key": row["source_key"],
+                    "outputs": None,
+                    "model_version": versions.get(row["model_version_id"], ""),
+                }
+
+    def replies_sent(self, batches: Sequence[int]) -> None:
+        """They are owed no more."""
+        self._answer()
+        for number in batches:
+            self._owed.pop(number, None)
+
+    def letters(self, place: Place, partitions: Sequence[int], most: int) -> Sequence[Letter]:
+        """Oldest first."""
+        self._answer()
+        found = [letter for of, letter in self._letters.values() if of == place and letter.partition in partitions]
+        return [letter for letter in found if letter.letter_id not in self._sent][:most]
+
+    def letters_sent(self, letters: Sequence[int]) -> None:
+        """They are sent no more."""
+        self._answer()
+        self._sent |= set(letters)
+
+    def _answer(self) -> None:
+        if self.away:
+            raise LedgerUnavailable("the ledger's database does not answer")
 
 
 def _fits(row: dict[str, Any], where: PredictionFilter) -> bool:
