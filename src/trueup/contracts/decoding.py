@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from trueup.contracts import each
 from trueup.contracts.columnar import arrow_columns, fast_column, pandas_columns
 from trueup.contracts.values import EPOCH_DAY, Fault, JsonNumber, canonical_decimal, expected, microseconds, stored
 from trueup.domain.batch import Bools, Columns, Decoded
@@ -25,7 +26,9 @@ from trueup.errors import InvalidInput
 from trueup.settings import Limits
 
 T = TypeVar("T")
-_JSON_TYPES: dict[FieldType, Any] = {
+_PIECE = 64  # rows that are looked at one by one when one of them is wrong
+_ROW_ERRORS = 20  # errors kept of one row, where every bad row is named
+JSON_TYPES: dict[FieldType, Any] = {
     FieldType.FLOAT64: float,
     FieldType.INT64: int,
     FieldType.BOOL: bool,
@@ -52,6 +55,7 @@ class Decoder:
         )
         self._names = tuple(f.name for f in sorted(self._blocks, key=lambda f: f.nullable))
         self._json = msgspec.json.Decoder(list[self._row_type])  # type: ignore[name-defined]
+        self._one_json = msgspec.json.Decoder(self._row_type)
         self._only_floats = all(f.storage is Storage.FLOATS and not f.nullable for f in contract.fields)
         self._bounds = _Bounds(self._blocks)
         doubles = [f for f in contract.features if f.type is FieldType.FLOAT64]
@@ -83,6 +87,32 @@ class Decoder:
         except (msgspec.DecodeError, _NotFast, OverflowError, RecursionError, UnicodeError):
             return self._exact(self._parsed(data))
         return Decoded(columns, np.arange(len(rows)), len(rows))
+
+    def json_each(self, values: Sequence[bytes]) -> Decoded | None:
+        """Every value is the JSON of one instance, read by itself; None where any is not exactly right.
+
+        Nothing in a value can reach its neighbour, as it could in a text that joins them.
+        """
+        try:
+            columns = self._from_structs(list(map(self._one_json.decode, values)))
+        except (msgspec.DecodeError, _NotFast, OverflowError, RecursionError, UnicodeError):
+            return None
+        return Decoded(columns, np.arange(len(values)), len(values))
+
+    def each(self, rows: Sequence[Any]) -> Decoded:
+        """As ``records``, faster, and the errors name every bad row: at most 20 errors a row, none left out."""
+        n = len(rows)
+        try:
+            return Decoded(self._from_lists(each.listed(self._blocks, rows), n), np.arange(n), n)
+        except (each.Unusual, _NotFast, OverflowError):
+            return self._piecewise(rows)
+
+    def each_of(self, columns: Mapping[str, Sequence[Any]], n: int) -> Decoded | None:
+        """As ``each``, of n rows given by their fields; None where any is not exactly right."""
+        try:
+            return Decoded(self._from_lists(columns, n), np.arange(n), n)
+        except (each.Unusual, _NotFast, OverflowError):
+            return None
 
     def json_columns(self, data: bytes) -> Decoded:
         """Columnar JSON: one object of field name to array of values. Raises InvalidInput."""
@@ -153,6 +183,29 @@ class Decoder:
         listed = dict(zip(self._names[lead:], zip(*[row[lead:] for row in tuples], strict=True), strict=True))
         parts = {f.name: self._plain_column(f, listed[f.name]) for f in self._after_leading}
         return self._assembled(parts, n, matrix)
+
+    def _piecewise(self, rows: Sequence[Any]) -> Decoded:
+        """Piece by piece, and the pieces in which something is wrong value by value."""
+        faults = _RowFaults()
+        pieces: list[tuple[Columns, NDArray[np.intp]]] = []
+        for start in range(0, len(rows), _PIECE):
+            piece = rows[start : start + _PIECE]
+            try:
+                columns = self._from_lists(each.listed(self._blocks, piece), len(piece))
+                pieces.append((columns, np.arange(start, start + len(piece))))
+            except (each.Unusual, _NotFast, OverflowError):
+                pieces.append(self._exact_piece(piece, start, faults))
+        columns = Columns.joined([c for c, _ in pieces])
+        return Decoded(columns, np.concatenate([r for _, r in pieces]), len(rows), tuple(faults.kept), faults.total)
+
+    def _from_lists(self, listed: Mapping[str, Sequence[Any]], n: int) -> Columns:
+        parts: dict[str, tuple[Any, Bools | None]] = {}
+        for f in self._blocks:
+            values, nulls = each.column(
+                f, listed[f.name] if f.name in listed else [each.ABSENT] * n, self._limits.text_chars
+            )
+            parts[f.name] = (values, None if nulls is None else np.array(nulls, bool))
+        return self._assembled(parts, n)
 
     def _plain_column(self, f: Field, values: tuple[Any, ...]) -> tuple[Any, Bools | None]:
         """A typed tuple of the fast JSON decode in stored form, with its null mask."""
@@ -243,18 +296,21 @@ class Decoder:
     def _exact(self, rows: Sequence[Any]) -> Decoded:
         """Every value by the exact rules; rows with any fault are left out and reported."""
         faults = _Faults(self._limits.field_errors)
+        columns, good = self._exact_piece(rows, 0, faults)
+        return Decoded(columns, good, len(rows), tuple(faults.kept), faults.total)
+
+    def _exact_piece(self, rows: Sequence[Any], start: int, faults: _Faults) -> tuple[Columns, NDArray[np.intp]]:
+        """The good ones of some rows, of which ``start`` is the first one's place, and their places."""
         good: list[int] = []
         values: list[dict[str, Any]] = []
-        for i, row in enumerate(rows):
+        for i, row in enumerate(rows, start):
             before = faults.total
             checked = self._exact_row(i, row, faults)
             if faults.total == before:
                 good.append(i)
                 values.append(checked)
-        n = len(good)
         parts = {f.name: _stored_part(f, [v[f.name] for v in values]) for f in self._blocks}
-        columns = _unchecked(self, parts, n)
-        return Decoded(columns, np.array(good, np.intp), len(rows), tuple(faults.kept), faults.total)
+        return _unchecked(self, parts, len(good)), np.array(good, np.intp)
 
     def _exact_row(self, i: int, row: Any, faults: _Faults) -> dict[str, Any]:
         if not isinstance(row, Mapping):
@@ -292,6 +348,21 @@ class _Faults:
     def add(self, row: int, field: str, code: str, wanted: str) -> None:
         self.total += 1
         if len(self.kept) < self._bound:
+            self.kept.append(FieldError(row, field, code, wanted))
+
+
+class _RowFaults(_Faults):
+    """Field errors, kept up to a bound for each row, so that every bad row is among them."""
+
+    def __init__(self) -> None:
+        super().__init__(_ROW_ERRORS)
+        self._row, self._of_row = -1, 0
+
+    def add(self, row: int, field: str, code: str, wanted: str) -> None:
+        self._of_row = self._of_row + 1 if row == self._row else 1
+        self._row = row
+        self.total += 1
+        if self._of_row <= self._bound:
             self.kept.append(FieldError(row, field, code, wanted))
 
 
@@ -372,7 +443,7 @@ def _within(block: NDArray[Any], nulls: Bools | None, bounds: tuple[Any, Any] | 
 
 
 def _struct_field(f: Field) -> tuple[Any, ...]:
-    kind = _JSON_TYPES[f.type]
+    kind = JSON_TYPES[f.type]
     return (f.name, kind | None, None) if f.nullable else (f.name, kind)
 
 
