@@ -1,6 +1,6 @@
 """A real Apache Kafka and a real schema registry, for tests; run as a program, for people (`make kafka`).
 
-Both are Java programs that Maven fetches once into ``.cache/kafka``, in the versions of ``deploy/kafka/pom.xml``. They die
+Both are Java programs that Maven fetches once into ``.cache/kafka``, as ``deploy/kafka/pom.xml`` pins them. They die
 with the process that started them, also when that one is killed.
 """
 
@@ -30,16 +30,6 @@ ROOT = Path(__file__).parents[1]
 POM = ROOT / "deploy" / "kafka" / "pom.xml"
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 20
-SETTINGS = {  # the same in deploy/compose/kafka.yaml
-    "auto.create.topics.enable": "false",
-    "group.initial.rebalance.delay.ms": "0",
-    "group.min.session.timeout.ms": "1000",
-    "group.consumer.min.session.timeout.ms": "1000",
-    "group.consumer.min.heartbeat.interval.ms": "500",
-    "offsets.topic.num.partitions": "3",
-    "transaction.state.log.num.partitions": "3",
-    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
-}
 _QUICK = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
 _SILENT = logging.Logger("asked too early", logging.CRITICAL + 1)
 # The kernel ends a child when the *thread* that started it ends. This one lives as long as the process.
@@ -63,6 +53,30 @@ def fetched(what: str) -> Path:
                     raise RuntimeError(f"Maven could not fetch {what}:\n{(done.stdout + done.stderr)[-3000:]}")
                 Path(part, "all").rename(folder)  # whole, or not there
     return folder
+
+
+def settings_of(nodes: int) -> dict[str, str]:
+    """What holds for every node of a cluster, and in deploy/compose/kafka.yaml."""
+    copies, needed = str(nodes), str(nodes // 2 + 1)
+    return {
+        "auto.create.topics.enable": "false",
+        "group.initial.rebalance.delay.ms": "0",
+        "group.min.session.timeout.ms": "1000",
+        "group.consumer.min.session.timeout.ms": "1000",
+        "group.consumer.min.heartbeat.interval.ms": "500",
+        "offsets.topic.num.partitions": "3",
+        "transaction.state.log.num.partitions": "3",
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+        "default.replication.factor": copies,
+        "offsets.topic.replication.factor": copies,
+        "transaction.state.log.replication.factor": copies,
+        "share.coordinator.state.topic.replication.factor": copies,
+        "min.insync.replicas": needed,
+        "transaction.state.log.min.isr": needed,
+        "share.coordinator.state.topic.min.isr": needed,
+        "broker.heartbeat.interval.ms": "500",
+        "broker.session.timeout.ms": "3000",  # how long a killed node still counts as there
+    }
 
 
 def free_ports(count: int) -> list[int]:
@@ -189,8 +203,7 @@ class Cluster:
 
     def _settings(self, node: int) -> dict[str, str]:
         own = f"BROKER://127.0.0.1:{self._ports[node]}"
-        copies, needed = str(len(self._nodes)), str(len(self._nodes) // 2 + 1)
-        return SETTINGS | {
+        return settings_of(len(self._nodes)) | {
             "process.roles": "broker,controller",
             "node.id": str(node),
             "listeners": f"{own},CONTROLLER://127.0.0.1:{self._voters[node]}",
@@ -200,15 +213,6 @@ class Cluster:
             "controller.listener.names": "CONTROLLER",
             "controller.quorum.voters": ",".join(f"{n}@127.0.0.1:{port}" for n, port in self._voters.items()),
             "log.dirs": str(self._folder / f"data-{node}"),
-            "default.replication.factor": copies,
-            "offsets.topic.replication.factor": copies,
-            "transaction.state.log.replication.factor": copies,
-            "share.coordinator.state.topic.replication.factor": copies,
-            "min.insync.replicas": needed,
-            "transaction.state.log.min.isr": needed,
-            "share.coordinator.state.topic.min.isr": needed,
-            "broker.heartbeat.interval.ms": "500",
-            "broker.session.timeout.ms": "3000",  # how long a killed node still counts as there
         }
 
     def _admin(self, node: int | None = None) -> AdminClient:
