@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from trueup.contracts.decoding import Decoder
 from trueup.contracts.each import ABSENT
 from trueup.domain.batch import Columns, Decoded, RefusalReason
-from trueup.domain.contract import Contract, FieldType
+from trueup.domain.contract import Contract, FieldError, FieldType
 from trueup.domain.stream import Stream
 from trueup.doors.kafka.formats.installed import Formats
 from trueup.doors.kafka.formats.message import Message, Undecodable, message_of
@@ -27,7 +27,8 @@ from trueup.doors.kafka.typed import ID, TIME, Typed, typed
 from trueup.errors import InvalidInput
 from trueup.settings import Limits, Streaming
 
-_PIECE = 128  # records that are read one by one when one of them is wrong
+_PIECE = 512  # records whose values stay in the processor's cache between two steps
+_SMALL_PIECE = 64  # records that are read one by one when something is wrong with one of them
 
 
 def _now_us() -> int:
@@ -97,13 +98,16 @@ class Reader:
 
     def read(self, records: Sequence[Record]) -> Reading:
         """Never fails for what a record holds. Raises Unavailable when its schema cannot be fetched now."""
-        if self._typed is None:
-            return self._read_each(records)
-        whole = self._read_at_once(records)
-        if whole is not None:
-            return whole
-        pieces = [records[start : start + _PIECE] for start in range(0, len(records), _PIECE)]
-        return _joined([(len(piece), self._read_at_once(piece) or self._read_each(piece)) for piece in pieces])
+        return _joined([part for piece in _pieces(records, _PIECE) for part in self._read_piece(piece)])
+
+    def _read_piece(self, records: Sequence[Record]) -> list[tuple[int, Reading]]:
+        """At once where nothing is wrong with any, else in smaller pieces, each with the number of its records."""
+        at_once = None if self._typed is None else self._read_at_once(records)
+        if at_once is not None:
+            return [(len(records), at_once)]
+        if self._typed is None or len(records) <= _SMALL_PIECE:
+            return [(len(records), self._read_each(records))]
+        return [part for piece in _pieces(records, _SMALL_PIECE) for part in self._read_piece(piece)]
 
     def _typed_reading(self, contract: Contract) -> Typed | None:
         """How values of one instance each are read in one pass, where that is possible."""
@@ -242,9 +246,15 @@ class _Found:
         self.event_us += event_us
 
 
+def _pieces(records: Sequence[Record], most: int) -> list[Sequence[Record]]:
+    return [records[start : start + most] for start in range(0, len(records), most)] or [records]
+
+
 def _joined(pieces: Sequence[tuple[int, Reading]]) -> Reading:
     """The readings of the pieces of one batch, each with the number of its records, as one."""
     readings = [reading for _, reading in pieces]
+    if len(readings) == 1:
+        return readings[0]
     records = np.cumsum([0] + [n for n, _ in pieces]).tolist()
     rows = np.cumsum([0] + [reading.decoded.received for reading in readings]).tolist()
     decoded = Decoded(
@@ -252,7 +262,9 @@ def _joined(pieces: Sequence[tuple[int, Reading]]) -> Reading:
         rows=np.concatenate([r.decoded.rows + row for r, row in zip(readings, rows, strict=False)]),
         received=rows[-1],
         errors=tuple(
-            replace(e, row=e.row + row) for r, row in zip(readings, rows, strict=False) for e in r.decoded.errors
+            FieldError(e.row + row, e.field, e.code, e.expected)
+            for r, row in zip(readings, rows, strict=False)
+            for e in r.decoded.errors
         ),
         errors_total=sum(r.decoded.errors_total for r in readings),
     )
