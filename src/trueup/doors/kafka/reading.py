@@ -19,7 +19,7 @@ from trueup.domain.stream import Stream
 from trueup.doors.kafka.formats.installed import Formats
 from trueup.doors.kafka.formats.message import Message, Undecodable, message_of
 from trueup.doors.kafka.formats.plain import Json
-from trueup.doors.kafka.identity import EventTime, Identity, Wrong
+from trueup.doors.kafka.identity import Calendar, EventTime, Identity, Wrong
 from trueup.doors.kafka.mapping import FieldMap
 from trueup.doors.kafka.paths import VALUE, Path, parsed
 from trueup.doors.kafka.records import Record
@@ -83,10 +83,11 @@ class Reader:
         self._instances = parsed(stream.instances)
         self._fields = FieldMap(stream, contract, self._instances) if stream.fields else None
         self._identity = None if stream.identity is None else Identity(stream, self._instances, limits)
-        self._event_time = (
-            None if stream.event_time is None else EventTime(stream.event_time, self._instances, limits, now_us)
-        )
-        if stream.event_time is not None and contract.event_time:
+        self._calendar = Calendar(limits, now_us)
+        self._event_time = None
+        if stream.event_time is not None:
+            self._event_time = EventTime(stream.event_time, self._instances, self._calendar)
+        if self._event_time is not None and contract.event_time:
             raise InvalidInput(
                 f"the contract takes the event time from the field {contract.event_time}",
                 next_step="leave event_time out of the stream",
@@ -98,7 +99,8 @@ class Reader:
 
     def read(self, records: Sequence[Record]) -> Reading:
         """Never fails for what a record holds. Raises Unavailable when its schema cannot be fetched now."""
-        return _joined([part for piece in _pieces(records, _PIECE) for part in self._read_piece(piece)])
+        reading = _joined([part for piece in _pieces(records, _PIECE) for part in self._read_piece(piece)])
+        return replace(reading, decoded=self._calendar.within(reading.decoded))
 
     def _read_piece(self, records: Sequence[Record]) -> list[tuple[int, Reading]]:
         """At once where nothing is wrong with any, else in smaller pieces, each with the number of its records."""
