@@ -28,6 +28,7 @@ from trueup.errors import InvalidInput
 from trueup.settings import Limits, Streaming
 
 _PIECE = 512  # records whose values stay in the processor's cache between two steps
+_PIECE_BYTES = 2**20
 _SMALL_PIECE = 64  # records that are read one by one when something is wrong with one of them
 
 
@@ -93,6 +94,7 @@ class Reader:
                 next_step="leave event_time out of the stream",
             )
         exact = any(f.type is FieldType.DECIMAL for f in contract.fields)
+        self._beside: dict[str, Path] = {}
         self._format = (formats or Formats()).of(stream, exact=exact)
         self._typed = self._typed_reading(contract) if isinstance(self._format, Json) else None
         self._whole = self._typed is not None and self._instances == VALUE and not self._fields
@@ -118,7 +120,11 @@ class Reader:
             paths = {f.name: Path(root, (*words, f.name)) for f in contract.fields}
         else:
             paths = {name: place.path for name, place in self._fields.places.items()}
-        self._beside = {}
+        kept = (FieldType.STRING, FieldType.CATEGORY, FieldType.INT64)  # other types are no text any more once read
+        if self._identity and any(
+            path == self._identity.path and contract.by_name[name].type not in kept for name, path in paths.items()
+        ):
+            return None
         for name, declared in ((ID, self._identity), (TIME, self._event_time)):
             path = None if declared is None else declared.path
             if path is not None and path.root == "value":
@@ -249,7 +255,14 @@ class _Found:
 
 
 def _pieces(records: Sequence[Record], most: int) -> list[Sequence[Record]]:
-    return [records[start : start + most] for start in range(0, len(records), most)] or [records]
+    """The records in pieces, bounded by their bytes too, because what a piece holds is in memory at once."""
+    found, start, size = [], 0, 0
+    for i, record in enumerate(records):
+        size += len(record.value or b"")
+        if i - start >= most or (size > _PIECE_BYTES and i > start):
+            found.append(records[start:i])
+            start, size = i, len(record.value or b"")
+    return [*found, records[start:]]
 
 
 def _joined(pieces: Sequence[tuple[int, Reading]]) -> Reading:
