@@ -288,7 +288,7 @@ class Decoder:
     def _parsed_any(self, data: bytes) -> Any:
         try:
             return self._any_json.decode(data)
-        except (msgspec.DecodeError, UnicodeError, ValueError):
+        except (msgspec.DecodeError, UnicodeError, ValueError, ArithmeticError):  # the last: an exponent beyond all
             raise InvalidInput("the body is not valid JSON") from None
         except RecursionError:
             raise InvalidInput("the body is nested too deeply") from None

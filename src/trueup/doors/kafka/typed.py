@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -48,7 +49,8 @@ class _Node:
 
     def fill(self, parts: Sequence[Any], out: dict[str, Sequence[Any]]) -> None:
         """The members of all parts, column by column."""
-        for wanted, values in zip(self.columns, zip(*map(msgspec.structs.astuple, parts), strict=True), strict=True):
+        for i, wanted in enumerate(self.columns):
+            values = list(map(attrgetter(f"m{i}"), parts))
             if isinstance(wanted, _Node):
                 wanted.fill(values, out)
             else:
