@@ -54,7 +54,7 @@ class Field:
     folder: Path
     topic: str
     stream: Stream
-    consumers: list[Member] = field(default_factory=list)
+    more: dict[str, str] = field(default_factory=dict)  # of the environment
 
     @property
     def environment(self) -> dict[str, str]:
@@ -66,6 +66,7 @@ class Field:
             "TRUEUP_TEST_TOPIC": self.topic,
             "TRUEUP_LOG_LEVEL": "info",
             "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
+            **self.more,
         }
 
     def deploy(self) -> None:
@@ -83,11 +84,13 @@ class Field:
             return connection.execute(sql.encode()).fetchall()
 
     def kill_postgres(self) -> None:
-        """As by ``kill -9`` of the server, which a supervisor then starts again."""
+        """The server with all its processes, as when its machine fails; it comes back after a second."""
         import psutil
 
-        pid = int((self.folder / "pg" / "postgres" / "postmaster.pid").read_text().splitlines()[0])
-        psutil.Process(pid).kill()
+        server = psutil.Process(int((self.folder / "pg" / "postgres" / "postmaster.pid").read_text().splitlines()[0]))
+        for process in [server, *server.children()]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         time.sleep(1)
         self.postgres._ensure_running()
 
