@@ -365,7 +365,7 @@ def rows_of(reading: Reading, at: int = 0) -> list[Any]:
 
 
 @given(st.sampled_from(STREAMS), st.lists(records, max_size=8))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_records_read_together_are_read_as_each_alone(stream: Stream, made: list[Record]):
     made_reader = reader(stream)
     with patch.multiple("trueup.doors.kafka.reading", _PIECE=4, _SMALL_PIECE=2):
@@ -379,7 +379,6 @@ def test_records_read_together_are_read_as_each_alone(stream: Stream, made: list
 
 
 @given(st.lists(values, min_size=1, max_size=4), st.integers(0, 3))
-@settings(max_examples=200)
 def test_no_value_changes_its_neighbours_instance(hostile: list[bytes | None], place: int):
     good = json.dumps({"a": 0.125, "b": 7}).encode()
     mixed = [*hostile[:place], good, *hostile[place:]]
