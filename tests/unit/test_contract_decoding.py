@@ -211,11 +211,11 @@ def test_values_decoded_each_by_itself_are_decoded_as_together():
     contract = trueup.load_contract("""
 name: simple
 version: 1
-fields: {a: float64, name: {type: string, role: context}, on: {type: date, role: context, nullable: true}}
+fields: {a: float64, name: {type: string, role: context}, day: {type: date, role: context, nullable: true}}
 output: {kind: probability}
 """)
     decoder = Decoder(contract, Limits())
-    one = b'{"a": 1.5, "name": "x,{}", "on": "2026-11-23"}'
+    one = b'{"a": 1.5, "name": "x,{}", "day": "2026-11-23"}'
     each, together = decoder.json_each([one, one]), decoder.json(b"[" + one + b"," + one + b"]")
     assert each is not None
     assert each.columns.texts.tolist() == together.columns.texts.tolist()
