@@ -207,6 +207,16 @@ def test_an_exponent_beyond_all_numbers_is_no_json():
             DECODER.json(body)
 
 
+@pytest.mark.parametrize("number", ["9007199254740993", "18446744073709551617", "-9007199254740993"])
+def test_a_whole_number_that_a_double_does_not_hold_is_refused_wherever_it_stands(number: str):
+    contract = trueup.load_contract("name: f\nversion: 1\nfields: {a: float64}\noutput: {kind: probability}\n")
+    decoded = Decoder(contract, Limits()).json(
+        f'[{{"a": {number}}}, {{"a": 1e300}}, {{"a": 9007199254740992}}]'.encode()
+    )
+    assert [(e.row, e.code) for e in decoded.errors] == [(0, "precision")]
+    assert decoded.rows.tolist() == [1, 2]
+
+
 def test_values_decoded_each_by_itself_are_decoded_as_together():
     contract = trueup.load_contract("""
 name: simple

@@ -133,6 +133,15 @@ def test_decimals_keep_every_digit():
         assert found == ["123456789012345678.99"]
 
 
+@pytest.mark.parametrize("fields", [(), (("a", "value.a"), ("b", "value.b"))])
+def test_a_whole_number_that_a_double_does_not_hold_is_refused_whatever_it_is_read_with(fields: Any):
+    stream = Stream("t", fields=fields)
+    for others in ([], [b"{"], [{"a": 1, "b": 1}]):
+        reading = read(stream, {"a": 9007199254740993, "b": 1}, {"a": 1e300, "b": 1}, *others, contract=FLOATS)
+        assert [(e.row, e.code) for e in reading.decoded.errors] == [(0, "precision")]
+        assert 1 in reading.decoded.rows.tolist()
+
+
 def test_an_instance_that_is_no_object_breaks_the_contract_though_every_field_may_be_null():
     contract = trueup.load_contract(
         "{name: n, version: 1, fields: {a: {type: float64, nullable: true}}, output: {kind: probability}}\n"

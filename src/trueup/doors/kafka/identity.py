@@ -81,7 +81,7 @@ class Identity:
 def _cloud_event(message: Message, most: int) -> str:
     """An event's source and id as a JSON list, or the digest of that where it is long."""
     pair = json.dumps([message.headers["source"], message.headers["id"]], separators=(",", ":"))
-    return pair if len(pair) <= most - 5 else "sha256:" + hashlib.sha256(pair.encode()).hexdigest()
+    return pair if len(pair) <= most - 8 else "sha256:" + hashlib.sha256(pair.encode()).hexdigest()
 
 
 def _text(value: Any, path: object) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trueup.contracts.decoding import Decoder
+from trueup.contracts.decoding import Decoder, beyond_exact
 from trueup.contracts.each import ABSENT
 from trueup.domain.batch import Columns, Decoded, RefusalReason
 from trueup.domain.contract import Contract, FieldError, FieldType
@@ -151,7 +151,7 @@ class Reader:
             assert self._typed is not None
             columns = self._typed.columns(values)
             decoded = None if columns is None else self._decoder.each_of(columns, len(values))
-        if decoded is None or columns is None:
+        if decoded is None or columns is None or beyond_exact(decoded.columns.floats):
             return None
         record_of = np.arange(len(records))
         if len(held) != len(records):
