@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from importlib.metadata import EntryPoint
@@ -574,6 +575,12 @@ def test_the_sample_instruction_is_an_instance_of_its_contract(monkeypatch: pyte
     assert columns.column("amount").tolist()[0].rstrip("0") == "341250.75"
     assert columns.column("payment").tolist() == ["against_payment"]
     assert columns.column("delivering_party").tolist() == ["AAAAUS33XXX"]
+
+
+def test_the_package_brings_the_examples_format():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    point = EntryPoint("sese.023", project["entry-points"][installed.GROUP]["sese.023"], installed.GROUP)
+    assert point.load() is instruction
 
 
 def test_an_instruction_may_come_in_an_envelope_and_free_of_payment():

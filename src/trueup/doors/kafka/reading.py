@@ -213,13 +213,14 @@ class Reader:
             self._add_typed(i, record, row, found)
             return
         listed = [(message, self._rows(message)) for message in self._format.read(record)]
-        n = sum(len(rows) for _, rows in listed)
+        n = len(listed[0][1]) if len(listed) == 1 else sum(len(rows) for _, rows in listed)
         if n > self._bounds.record_instances:
             raise _TooLarge("instances")
         ids = [] if self._identity is None else [one for m, rows in listed for one in self._identity.of(m, rows)]
         event_us = [] if self._event_time is None else [us for m, rows in listed for us in self._event_time.of(m, rows)]
         fields = self._fields
-        found.rows += [row if fields is None else fields.row(row, m) for m, rows in listed for row in rows]
+        for message, rows in listed:
+            found.rows += rows if fields is None else [fields.row(row, message) for row in rows]
         found.add(i, n, ids, event_us)
 
     def _add_typed(self, i: int, record: Record, row: dict[str, Any], found: _Found) -> None:
