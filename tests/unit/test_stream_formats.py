@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import datetime as dt
 import json
+import re
+import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from importlib.metadata import EntryPoint
@@ -15,6 +19,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import yaml
 from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.confluent.type import decimal_pb2
@@ -33,6 +38,7 @@ from trueup.domain.stream import Stream
 from trueup.doors.kafka.formats import installed, schemas
 from trueup.doors.kafka.formats.installed import Formats
 from trueup.doors.kafka.formats.message import Format, Message, Undecodable
+from trueup.doors.kafka.paths import parsed
 from trueup.doors.kafka.reading import Reader
 from trueup.doors.kafka.records import Record
 from trueup.errors import InvalidInput, MissingExtra, Unavailable
@@ -478,11 +484,14 @@ def _length(n: int) -> bytes:
     return bytes([n]) if n < 128 else bytes([n & 127 | 128, n >> 7])
 
 
+ANY = registry("any")
+ANY_AVRO, ANY_PROTOBUF = avro(ANY), protobuf(ANY, a_trade())
+
+
 @given(st.binary(max_size=60), st.sampled_from(["avro", "protobuf", "cloudevents", "json"]), st.booleans())
 def test_any_bytes_give_a_reading(data: bytes, name: str, framed: bool):
-    client = registry("any")
-    head = (avro(client) if name == "avro" else protobuf(client, a_trade()))[:5] if framed else b""
-    reading = reader(Stream("trades", format=name), client).read([record(head + data)])
+    head = {"avro": ANY_AVRO, "protobuf": ANY_PROTOBUF}.get(name, b"")[:5] if framed else b""
+    reading = reader(Stream("trades", format=name), ANY).read([record(head + data)])
     assert len(reading.bad) + reading.decoded.received >= 0
 
 
@@ -526,8 +535,6 @@ def test_avro_without_a_registry_is_invalid_input_and_without_its_extra_missing(
 
 
 def test_nothing_heavy_is_imported_for_a_stream_of_json():
-    import subprocess
-
     code = (
         "import sys, trueup.doors.kafka.reading;"
         "print([m for m in ('confluent_kafka', 'fastavro', 'google.protobuf', 'lxml') if m in sys.modules])"
@@ -535,12 +542,25 @@ def test_nothing_heavy_is_imported_for_a_stream_of_json():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+DOCUMENTED = (Path(__file__).parents[2] / "docs/reference/streams.md").read_text(encoding="utf-8")
+
+
+def test_documented_streams_are_streams():
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", DOCUMENTED, re.DOTALL)]
+    for block in blocks:
+        stream = Stream(**{**block, "fields": tuple(block.get("fields", {}).items())})
+        for path in (stream.instances, stream.event_time, *(path for _, path in stream.fields)):
+            assert path is None or parsed(path)
+        assert stream.identity in (None, "cloudevent") or parsed(stream.identity)
+    assert {block.get("format", "json") for block in blocks} == {*installed.OWN, "sese.023"}
+    for f in dataclasses.fields(Stream):
+        assert f"| `{f.name}` |" in DOCUMENTED
+
+
 # --- sese.023
 
 
 def test_the_sample_instruction_is_an_instance_of_its_contract(monkeypatch: pytest.MonkeyPatch):
-    import yaml
-
     point = EntryPoint("sese.023", "trueup_examples.settlement_messages.sese023:instruction", installed.GROUP)
     monkeypatch.setattr(installed, "entry_points", lambda **_: [point])
     stream = Stream(**yaml.safe_load((EXAMPLE / "stream.yaml").read_text()))
@@ -555,6 +575,12 @@ def test_the_sample_instruction_is_an_instance_of_its_contract(monkeypatch: pyte
     assert columns.column("amount").tolist()[0].rstrip("0") == "341250.75"
     assert columns.column("payment").tolist() == ["against_payment"]
     assert columns.column("delivering_party").tolist() == ["AAAAUS33XXX"]
+
+
+def test_the_package_brings_the_examples_format():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    point = EntryPoint("sese.023", project["entry-points"][installed.GROUP]["sese.023"], installed.GROUP)
+    assert point.load() is instruction
 
 
 def test_an_instruction_may_come_in_an_envelope_and_free_of_payment():

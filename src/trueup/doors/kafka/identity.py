@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import json
 import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from json.encoder import encode_basestring_ascii
 from typing import Any, Final
 from uuid import UUID
 
@@ -80,8 +80,8 @@ class Identity:
 
 def _cloud_event(message: Message, most: int) -> str:
     """An event's source and id as a JSON list, or the digest of that where it is long."""
-    pair = json.dumps([message.headers["source"], message.headers["id"]], separators=(",", ":"))
-    return pair if len(pair) <= most - 5 else "sha256:" + hashlib.sha256(pair.encode()).hexdigest()
+    pair = f"[{encode_basestring_ascii(message.headers['source'])},{encode_basestring_ascii(message.headers['id'])}]"
+    return pair if len(pair) <= most - 8 else "sha256:" + hashlib.sha256(pair.encode()).hexdigest()
 
 
 def _text(value: Any, path: object) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trueup.contracts.decoding import Decoder
+from trueup.contracts.decoding import Decoder, beyond_exact
 from trueup.contracts.each import ABSENT
 from trueup.domain.batch import Columns, Decoded, RefusalReason
 from trueup.domain.contract import Contract, FieldError, FieldType
@@ -151,7 +151,7 @@ class Reader:
             assert self._typed is not None
             columns = self._typed.columns(values)
             decoded = None if columns is None else self._decoder.each_of(columns, len(values))
-        if decoded is None or columns is None:
+        if decoded is None or columns is None or beyond_exact(decoded.columns.floats):
             return None
         record_of = np.arange(len(records))
         if len(held) != len(records):
@@ -213,13 +213,14 @@ class Reader:
             self._add_typed(i, record, row, found)
             return
         listed = [(message, self._rows(message)) for message in self._format.read(record)]
-        n = sum(len(rows) for _, rows in listed)
+        n = len(listed[0][1]) if len(listed) == 1 else sum(len(rows) for _, rows in listed)
         if n > self._bounds.record_instances:
             raise _TooLarge("instances")
         ids = [] if self._identity is None else [one for m, rows in listed for one in self._identity.of(m, rows)]
         event_us = [] if self._event_time is None else [us for m, rows in listed for us in self._event_time.of(m, rows)]
         fields = self._fields
-        found.rows += [row if fields is None else fields.row(row, m) for m, rows in listed for row in rows]
+        for message, rows in listed:
+            found.rows += rows if fields is None else [fields.row(row, message) for row in rows]
         found.add(i, n, ids, event_us)
 
     def _add_typed(self, i: int, record: Record, row: dict[str, Any], found: _Found) -> None:
