@@ -172,8 +172,8 @@ def field_of(cluster: Cluster, folder: Path, partitions: int, **declared: Any) -
         postgres.stop()
 
 
-def produce(place: Field, numbers: range, per_second: float, value: Callable[[int], bytes] = event) -> None:
-    """Writes the events of these numbers at a steady rate, each once."""
+def produce(place: Field, numbers: range, per_second: float, hurry: threading.Event | None = None) -> None:
+    """Writes the events of these numbers, each once, at a steady rate until told to hurry."""
     producer = Producer(
         {"bootstrap.servers": place.cluster.bootstrap, "enable.idempotence": True, "linger.ms": 5, "acks": "all"}
     )
@@ -187,31 +187,39 @@ def produce(place: Field, numbers: range, per_second: float, value: Callable[[in
     for done, number in enumerate(numbers):
         while True:
             try:
-                producer.produce(place.topic, value(number), b"%d" % number, on_delivery=told)
+                producer.produce(place.topic, event(number), b"%d" % number, on_delivery=told)
                 break
             except BufferError:
                 producer.poll(0.1)
         if done % 100 == 0:
-            producer.poll(max(0.0, began + done / per_second - time.monotonic()))
+            producer.poll(0)
+            if hurry is None or not hurry.is_set():
+                time.sleep(max(0.0, began + done / per_second - time.monotonic()))
     assert producer.flush(120) == 0
     assert failed == []
 
 
 @contextmanager
-def producing(place: Field, numbers: range, per_second: float) -> Iterator[threading.Thread]:
-    """The same in a thread of its own, which is over when the block is left."""
+def producing(place: Field, numbers: range, per_second: float) -> Iterator[Callable[[], None]]:
+    """The same in a thread of its own, over when the block is left; what it yields hurries it and waits."""
     faults: list[BaseException] = []
+    hurry = threading.Event()
 
     def run() -> None:
         try:
-            produce(place, numbers, per_second)
+            produce(place, numbers, per_second, hurry)
         except BaseException as fault:
             faults.append(fault)
 
     thread = threading.Thread(target=run)
+
+    def finish() -> None:
+        hurry.set()
+        thread.join(600)
+
     thread.start()
     try:
-        yield thread
+        yield finish
     finally:
         thread.join(600)
     assert faults == []

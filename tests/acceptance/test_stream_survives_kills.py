@@ -60,7 +60,7 @@ def test_nothing_is_lost_or_doubled(kafka_trio: Cluster, tmp_path: Path) -> None
     with field_of(kafka_trio, tmp_path, PARTITIONS) as place:
         place.more = {"TRUEUP_STREAM__SESSION_MS": "2500"}  # the dead are noticed sooner: more deaths in the time
         with (
-            producing(place, range(EVENTS), 2_200) as writing,
+            producing(place, range(EVENTS), 1_000) as rest_is_written,
             members(place, 3, "killed_stream.py", "stream", "t", kills=kills) as consumers,
         ):
             until(lambda: not any(one.kills for one in consumers), 120)  # the last of each has yet to die
@@ -76,7 +76,7 @@ def test_nothing_is_lost_or_doubled(kafka_trio: Cluster, tmp_path: Path) -> None
                 random.choice(consumers).kill()
                 place.kill_postgres()
                 until(lambda: len(moments) >= AIMED, 90)
-            writing.join(300)
+            rest_is_written()
             assert [one.kills for one in consumers] == [[], [], []]
             for one in consumers:
                 one.kill()  # whoever comes now kills itself no more
