@@ -69,7 +69,8 @@ def _file(services: object, deployment: str, path: Path, replies: Path | None) -
     assert isinstance(services, Services)
     with ExitStack() as files:
         out = None if replies is None else files.enter_context(replies.open("ab"))
-        server = stream_server(services, deployment, lambda _: lines(services, path, out), topic=topic_of(path))
+        broker = lines(services, deployment, path, out)
+        server = stream_server(services, deployment, lambda _: broker, topic=topic_of(path))
         _run(server)
     found = services.queries.rows(
         "SELECT coalesce(sum(instances), 0)::bigint AS instances, coalesce(sum(answered), 0)::bigint AS answered,"

@@ -42,11 +42,12 @@ def kafka(services: Services, name: str, topic: str) -> Broker:
     return ConfluentBroker(topic, group_of(services, name), services.settings.stream)
 
 
-def lines(services: Services, path: Path, replies: IO[bytes] | None) -> Broker:
+def lines(services: Services, name: str, path: Path, replies: IO[bytes] | None) -> Broker:
     """A file's lines. Raises InvalidFile."""
     from trueup.doors.kafka.files import FileBroker
 
-    return FileBroker(path, services.settings.stream, replies)
+    _, stream = declared(services, name)
+    return FileBroker(path, services.settings.stream, replies, stream.replies)
 
 
 def stream_server(
