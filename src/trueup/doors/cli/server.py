@@ -8,7 +8,18 @@ from typing import NoReturn
 
 import typer
 
-from trueup.doors.cli import contracts, database, deploying, keys, listing, running, scoring, spooling, streaming
+from trueup.doors.cli import (
+    contracts,
+    database,
+    deploying,
+    keys,
+    letters,
+    listing,
+    running,
+    scoring,
+    spooling,
+    streaming,
+)
 from trueup.doors.cli.errors import FAILURE, debugging, show, show_traceback, show_unexpected
 from trueup.errors import TrueupError
 
@@ -42,6 +53,7 @@ def application() -> typer.Typer:
     app.add_typer(database.app, name="db")
     app.add_typer(keys.app, name="keys")
     app.add_typer(spooling.app, name="spool")
+    app.add_typer(letters.app, name="dlq")
     return app
 
 
