@@ -15,6 +15,7 @@ from trueup.doors.cli import (
     keys,
     letters,
     listing,
+    reconciling,
     running,
     scoring,
     spooling,
@@ -47,7 +48,7 @@ def application() -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for group in (running, deploying, scoring, streaming, listing):
+    for group in (running, deploying, scoring, streaming, reconciling, listing):
         group.register(app)
     app.add_typer(contracts.app, name="contract")
     app.add_typer(database.app, name="db")

@@ -9,6 +9,7 @@ from trueup.bootstrap import Services, utc_now
 from trueup.domain.stream import Place, Stream
 from trueup.doors.kafka.broker import Broker
 from trueup.doors.kafka.handlers import Handlers
+from trueup.doors.kafka.reconciling import Reconciling
 from trueup.doors.kafka.replies import Replies
 from trueup.doors.kafka.server import StreamServer
 from trueup.errors import InvalidInput, MissingExtra
@@ -68,4 +69,5 @@ def stream_server(
     replies = Replies(name, stream, place, services.ledger, broker, bounds.replies_in_flight)
     metrics.observe("stream_behind_records", lambda: {name: float(sum(broker.behind().values()))})
     metrics.observe("stream_owed_replies", lambda: {name: float(replies.in_flight)})
+    metrics.observe("stream_unreconciled_instances", Reconciling(services.queries, name, utc_now))
     return StreamServer(handlers, broker, replies, services.ledger, place, bounds, metrics)
