@@ -124,7 +124,10 @@ class Handlers:
             self._metrics.booked(number, batch.booking.steps_us, receipt.book_us, receipt.booked, batch.roles)
         self._metrics.refused(number, (row.reason for refusals in batch.read.refused for row in refusals.rows))
         appended = np.fromiter((record.timestamp_us for record in batch.records), np.int64, len(batch.records))
-        self._metrics.stream_booked(number, now_us - appended[appended >= 0], sum(1 for _ in batch.read.letters(())))
+        ages = now_us - appended[appended >= 0]
+        received = sum(portion.instances for portion in batch.read.portions)
+        letters = sum(1 for _ in batch.read.letters(()))
+        self._metrics.stream_booked(number, ages, received=received, letters=letters)
         return receipt
 
     def _made_reader(self, decoder: Decoder) -> Reader:

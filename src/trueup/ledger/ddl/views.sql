@@ -217,7 +217,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET j
           AND r.received_at < (last_day + 1)::timestamp AT TIME ZONE 'UTC'
     ), told AS MATERIALIZED (
         SELECT batch_id, sum(answered) AS told FROM own WHERE batch_id IS NOT NULL GROUP BY batch_id
-    ), held AS (
+    ), held AS MATERIALIZED (
         SELECT p.batch_id, count(*) AS held
         FROM ledger.predictions p
         WHERE p.batch_id BETWEEN (SELECT min(batch_id) FROM told) AND (SELECT max(batch_id) FROM told)
@@ -227,13 +227,13 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET j
         SELECT t.batch_id, t.told, coalesce(h.held, 0) AS held, starts_with(b.source, 'event:') AS by_event
         FROM told t LEFT JOIN held h USING (batch_id) LEFT JOIN ledger.batches b USING (batch_id)
         WHERE t.told <> coalesce(h.held, 0)
-    ), held_there AS (
+    ), held_there AS MATERIALIZED (
         SELECT p.batch_id, split_part(p.source_key, '/', 1) AS partition, count(*) AS held
         FROM ledger.predictions p JOIN broken b USING (batch_id)
         WHERE p.batch_id BETWEEN (SELECT min(batch_id) FROM broken) AND (SELECT max(batch_id) FROM broken)
           AND p.role = 'champion' AND b.by_event IS NOT TRUE
         GROUP BY 1, 2
-    ), mended AS (
+    ), mended AS MATERIALIZED (
         SELECT o.read_id,
                CASE WHEN b.by_event IS NOT TRUE THEN coalesce(h.held, 0)
                     WHEN row_number() OVER backwards = 1 THEN b.held - least(b.held, sum(o.answered) OVER upwards - o.answered)
