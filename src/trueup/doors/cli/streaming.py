@@ -1,4 +1,4 @@
-"""`trueup stream`: scoring a topic, or a file as if it were one."""
+"""`trueup stream` and `asyncapi`: scoring a topic, or a file as if it were one, and what topics carry."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trueup.doors.cli.errors import FAILURE
-from trueup.doors.cli.output import say
+from trueup.doors.cli.output import print_json, say
 
 if TYPE_CHECKING:
     from trueup.doors.kafka.server import StreamServer
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command."""
+    """Adds the commands."""
     app.command(epilog="Examples:  trueup stream fails;  trueup stream fails --from-file events.jsonl")(stream)
+    app.command(epilog="Example:  trueup asyncapi > asyncapi.json")(asyncapi)
 
 
 def stream(
@@ -57,6 +58,19 @@ def stream(
     say("trueup has stopped")
     if not clean:
         raise typer.Exit(FAILURE)
+
+
+def asyncapi() -> None:
+    """Print the AsyncAPI document of what deployments read and answer, as they are declared now."""
+    from importlib.metadata import version
+
+    from trueup.bootstrap import open_services
+    from trueup.doors.cli.settings import read_settings
+    from trueup.doors.kafka.asyncapi import document
+
+    settings = read_settings()
+    with open_services(settings) as services:
+        print_json(document(services.registry.deployments(), settings.stream, version("trueup")))
 
 
 def _file(services: object, deployment: str, path: Path, replies: Path | None) -> None:
