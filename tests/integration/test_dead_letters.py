@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,14 @@ import pytest
 
 import trueup
 from streaming import WIDER, Command, Reading, trade
+from trueup.bootstrap import utc_now
 from trueup.domain.batch import RefusalReason
 from trueup.doors.cli.letters import Reason
+from trueup.doors.kafka import replies
+from trueup.doors.kafka.broker import Message
+from trueup.doors.kafka.records import Record
 from trueup.doors.kafka.replaying import Replaying
+from trueup.doors.kafka.replies import Replies
 from trueup.ledger.urls import Urls
 
 TOO_MUCH = trade(7, amount=2e6)
@@ -162,3 +169,67 @@ def test_nothing_to_replay_is_done(up: trueup.Trueup, command: Command):
     Reading(up)
     command("dlq", "replay", "--deployment", "trades", "--reason", "failed")
     assert "0 of 0" in command.error
+
+
+class Kept:
+    """A broker that keeps what is sent, and confirms at once unless told to wait."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.confirm = True
+
+    def send(self, message: Message, delivered: Callable[[bool], None]) -> None:
+        self.sent.append(message)
+        if self.confirm:
+            delivered(True)
+
+    def serve(self, wait_s: float = 0.0) -> int:
+        return 0
+
+
+def test_a_running_stream_sends_what_a_replay_owes(
+    up: trueup.Trueup, command: Command, monkeypatch: pytest.MonkeyPatch
+):
+    reading = Reading(up, replies="answers")
+    reading.read([trade(1), TOO_MUCH])
+    broker = Kept()
+    sender = Replies("trades", reading.stream, reading.place(), up.services.ledger, broker, 100)  # type: ignore[arg-type]
+    sender.follow([0])
+    sender.turn()
+    assert len(broker.sent) == 1
+    reading.deploy(WIDER, "2")
+    command("dlq", "replay", "--deployment", "trades")
+    sender.turn()
+    assert len(broker.sent) == 1
+    real = time.monotonic
+    monkeypatch.setattr(replies.time, "monotonic", lambda: real() + replies.LOOK_S + 1)
+    sender.turn()
+    assert [json.loads(message.value or b"")["source_key"] for message in broker.sent] == ["0/0", "0/1"]
+    assert sender.drain(1)
+    assert up.services.ledger.owed(reading.place(), [0], 10) == []
+
+
+def test_what_was_found_owed_before_its_own_thread_told_of_it_is_sent_once(up: trueup.Trueup):
+    reading = Reading(up, replies="answers")
+    handlers = reading.handlers()
+    broker = Kept()
+    broker.confirm = False
+    sender = Replies("trades", reading.stream, reading.place(), up.services.ledger, broker, 100)  # type: ignore[arg-type]
+    record = Record("trades", 0, 0, int(utc_now().timestamp() * 1e6), None, json.dumps(trade(1)).encode())
+    (batch,) = handlers.scored([record], {})
+    receipt = handlers.book(batch)
+    sender.follow([0])
+    sender.turn()
+    sender.answer(batch, receipt)
+    assert len(broker.sent) == 1
+
+
+def test_a_files_replies_are_replies_only(up: trueup.Trueup, command: Command, tmp_path: Path):
+    Reading(up, replies="answers", dead_letters="refused")
+    events, answers = tmp_path / "events.jsonl", tmp_path / "answers.jsonl"
+    events.write_text(f"{json.dumps(trade(1))}\n{{\n{json.dumps(trade(2))}\n")
+    command("stream", "trades", "--from-file", str(events), "--replies", str(answers))
+    found = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert [answer["source_key"] for answer in found] == ["0/0", "0/2"]
+    assert len(command.json("dlq", "list", "--topic", "events.jsonl")) == 1
+    assert command.json("reconcile")[0]["difference"] == 0
