@@ -5,10 +5,13 @@ BIN := $(VENV)/bin
 DATA ?=
 TRAIN_UNTIL ?=
 OUT ?=
+PORT ?= 9092
+REGISTRY ?=
+REGISTRY_PORT ?= 8085
 PROTO := trueup/doors/inference/grpc/generated
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit clients bench bench-peers lock proto types clean
+.PHONY: help demo test lint unit clients kafka bench bench-peers lock proto types clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -33,6 +36,9 @@ unit: $(VENV)/.dev ## the quick tests only
 	$(BIN)/python -m pytest tests/unit
 
 clients: $(VENV)-clients/.made ## unmodified clients of other makers, whose pins collide with ours, for the tests
+
+kafka: $(VENV)/.dev ## run a Kafka to try streams with, until Ctrl-C (REGISTRY=1 with a schema registry; PORT, REGISTRY_PORT)
+	$(BIN)/python tests/brokers.py --port $(PORT) $(if $(REGISTRY),--registry-port $(REGISTRY_PORT))
 
 bench: $(VENV)/.dev ## measure decoding, booking and serving against their limits and what else people use
 	$(BIN)/python benchmarks/decode.py
@@ -59,7 +65,7 @@ types: $(VENV)/.dev ## make the TypeScript types from the OpenAPI document (need
 	cd clients/typescript && npm ci && npm run generate && npm run check
 
 clean: ## remove what the commands above made here (not the data of trueup)
-	rm -rf $(VENV) $(VENV)-clients $(VENV)-mlserver $(VENV)-kserve $(VENV)-granian build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-clients $(VENV)-mlserver $(VENV)-kserve $(VENV)-granian build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache
 
 $(VENV)/.made:
 	@echo "== a virtual environment in $(VENV)"

@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 
 import trueup
+from brokers import Cluster, Registry
 from databases import create_database
 from trueup.bootstrap import wired
 from trueup.ledger import migrating
@@ -33,6 +34,39 @@ def template(server: EmbeddedPostgres) -> str:
     """A migrated database that others are copied from."""
     migrating.migrate(server.urls("template_trueup").owner)
     return "template_trueup"
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Cluster]:
+    """Kafka of one node, made when the first test asks. Whoever stops it starts it again."""
+    cluster = Cluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture(scope="module")
+def kafka_trio() -> Iterator[Cluster]:
+    """Kafka of three nodes, for tests of what happens when one is gone; they end with the module, for their memory."""
+    cluster = Cluster(nodes=3)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture(scope="session")
+def schema_registry() -> Iterator[Registry]:
+    """A schema registry, made when the first test asks."""
+    registry = Registry()
+    try:
+        registry.start()
+        yield registry
+    finally:
+        registry.close()
 
 
 @pytest.fixture

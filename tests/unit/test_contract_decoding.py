@@ -199,3 +199,37 @@ def test_the_fast_path_accepts_exactly_what_the_exact_path_accepts(row: dict[str
 def test_no_bytes_break_the_decoder(body: bytes):
     with contextlib.suppress(InvalidInput):
         DECODER.json(body)
+
+
+def test_an_exponent_beyond_all_numbers_is_no_json():
+    for body in (b'[{"amount": 1e99999999999999999999}]', b'[{"price": 1e99999999999999999999}]'):
+        with pytest.raises(InvalidInput):
+            DECODER.json(body)
+
+
+@pytest.mark.parametrize("number", ["9007199254740993", "18446744073709551617", "-9007199254740993"])
+def test_a_whole_number_that_a_double_does_not_hold_is_refused_wherever_it_stands(number: str):
+    contract = trueup.load_contract("name: f\nversion: 1\nfields: {a: float64}\noutput: {kind: probability}\n")
+    decoded = Decoder(contract, Limits()).json(
+        f'[{{"a": {number}}}, {{"a": 1e300}}, {{"a": 9007199254740992}}]'.encode()
+    )
+    assert [(e.row, e.code) for e in decoded.errors] == [(0, "precision")]
+    assert decoded.rows.tolist() == [1, 2]
+
+
+def test_values_decoded_each_by_itself_are_decoded_as_together():
+    contract = trueup.load_contract("""
+name: simple
+version: 1
+fields: {a: float64, name: {type: string, role: context}, day: {type: date, role: context, nullable: true}}
+output: {kind: probability}
+""")
+    decoder = Decoder(contract, Limits())
+    one = b'{"a": 1.5, "name": "x,{}", "day": "2026-11-23"}'
+    each, together = decoder.json_each([one, one]), decoder.json(b"[" + one + b"," + one + b"]")
+    assert each is not None
+    assert each.columns.texts.tolist() == together.columns.texts.tolist()
+    assert each.columns.floats.tolist() == together.columns.floats.tolist()
+    assert each.columns.ints.tolist() == together.columns.ints.tolist()
+    for wrong in (b"", one + one, one + b"," + one, b"[" + one + b"]", one[:-1], b"null"):
+        assert decoder.json_each([one, wrong, one]) is None

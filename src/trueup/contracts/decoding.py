@@ -19,7 +19,16 @@ from numpy.typing import NDArray
 
 from trueup.contracts import each
 from trueup.contracts.columnar import arrow_columns, fast_column, pandas_columns
-from trueup.contracts.values import EPOCH_DAY, Fault, JsonNumber, canonical_decimal, expected, microseconds, stored
+from trueup.contracts.values import (
+    EPOCH_DAY,
+    EXACT_IN_DOUBLE,
+    Fault,
+    JsonNumber,
+    canonical_decimal,
+    expected,
+    microseconds,
+    stored,
+)
 from trueup.domain.batch import Bools, Columns, Decoded
 from trueup.domain.contract import Contract, Field, FieldError, FieldType, Storage
 from trueup.errors import InvalidInput
@@ -83,7 +92,7 @@ class Decoder:
         """Records as a JSON array of objects. Raises InvalidInput when it is no such JSON."""
         try:
             rows = self._json.decode(data)
-            columns = self._from_structs(rows)
+            columns = _told_exactly(self._from_structs(rows))
         except (msgspec.DecodeError, _NotFast, OverflowError, RecursionError, UnicodeError):
             return self._exact(self._parsed(data))
         return Decoded(columns, np.arange(len(rows)), len(rows))
@@ -94,7 +103,7 @@ class Decoder:
         Nothing in a value can reach its neighbour, as it could in a text that joins them.
         """
         try:
-            columns = self._from_structs(list(map(self._one_json.decode, values)))
+            columns = _told_exactly(self._from_structs(list(map(self._one_json.decode, values))))
         except (msgspec.DecodeError, _NotFast, OverflowError, RecursionError, UnicodeError):
             return None
         return Decoded(columns, np.arange(len(values)), len(values))
@@ -288,7 +297,7 @@ class Decoder:
     def _parsed_any(self, data: bytes) -> Any:
         try:
             return self._any_json.decode(data)
-        except (msgspec.DecodeError, UnicodeError, ValueError):
+        except (msgspec.DecodeError, UnicodeError, ValueError, ArithmeticError):  # the last: an exponent beyond all
             raise InvalidInput("the body is not valid JSON") from None
         except RecursionError:
             raise InvalidInput("the body is nested too deeply") from None
@@ -452,6 +461,18 @@ def _decimal_or_slow(f: Field, value: Decimal) -> str:
         return canonical_decimal(f, value)
     except Fault:
         raise _NotFast from None
+
+
+def _told_exactly(columns: Columns) -> Columns:
+    """_NotFast where a double is so large that it may have been a whole number which it does not hold."""
+    if beyond_exact(columns.floats):
+        raise _NotFast
+    return columns
+
+
+def beyond_exact(floats: NDArray[np.float64]) -> bool:
+    """Whether any is as large as whole numbers are that a double may not hold exactly."""
+    return bool((np.abs(floats) >= EXACT_IN_DOUBLE).any())
 
 
 def _all_null(f: Field, n: int) -> tuple[Any, Bools]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import Any, Final
 
 from trueup.contracts.values import EXACT_IN_DOUBLE, Fault, JsonNumber, stored
@@ -38,9 +37,9 @@ def listed(fields: Sequence[Field], rows: Sequence[Any]) -> dict[str, Sequence[A
     if not set(map(type, rows)) <= {dict}:
         raise Unusual
     names = [f.name for f in fields]
-    if len(names) > 1 and set(map(len, rows)) == {len(names)}:
+    if set(map(len, rows)) == {len(names)}:
         try:
-            return dict(zip(names, zip(*map(itemgetter(*names), rows), strict=True), strict=True))
+            return {name: [row[name] for row in rows] for name in names}
         except KeyError:  # so many fields, but one of another name
             raise Unusual from None
     known = set(names)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import json
 import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from json.encoder import encode_basestring_ascii
 from typing import Any, Final
 from uuid import UUID
 
+import numpy as np
+
 from trueup.contracts.each import ABSENT
+from trueup.contracts.horizon import event_times
 from trueup.contracts.values import microseconds
+from trueup.domain.batch import Decoded
+from trueup.domain.contract import FieldError
 from trueup.domain.stream import Stream
 from trueup.doors.kafka.formats.message import Message
 from trueup.doors.kafka.paths import Path, Place
@@ -75,8 +80,8 @@ class Identity:
 
 def _cloud_event(message: Message, most: int) -> str:
     """An event's source and id as a JSON list, or the digest of that where it is long."""
-    pair = json.dumps([message.headers["source"], message.headers["id"]], separators=(",", ":"))
-    return pair if len(pair) <= most - 5 else "sha256:" + hashlib.sha256(pair.encode()).hexdigest()
+    pair = f"[{encode_basestring_ascii(message.headers['source'])},{encode_basestring_ascii(message.headers['id'])}]"
+    return pair if len(pair) <= most - 8 else "sha256:" + hashlib.sha256(pair.encode()).hexdigest()
 
 
 def _text(value: Any, path: object) -> str:
@@ -94,13 +99,47 @@ def _text(value: Any, path: object) -> str:
     return text
 
 
+class Calendar:
+    """The days that the ledger keeps: an event on any other would fail the batch that it came with."""
+
+    def __init__(self, limits: Limits, now_us: Callable[[], int]) -> None:
+        self._past, self._future = limits.event_past_days, limits.event_future_days
+        self._now_us = now_us
+
+    def range_us(self) -> tuple[int, int]:
+        """The first moment, and the first one after the last day."""
+        today = self._now_us() // _DAY_US
+        return (today - self._past) * _DAY_US, (today + self._future + 1) * _DAY_US
+
+    def within(self, decoded: Decoded) -> Decoded:
+        """Without the instances whose field of the event time lies outside; they are named like other errors."""
+        when = event_times(decoded.columns)
+        if when is None or not when.size:
+            return decoded
+        first, last = self.range_us()
+        us = when.astype(np.int64)
+        outside = (us < first) | (us >= last)
+        if not outside.any():
+            return decoded
+        name = decoded.columns.contract.event_time
+        errors = [
+            FieldError(row, name, "range", "a day that the ledger keeps") for row in decoded.rows[outside].tolist()
+        ]
+        return Decoded(
+            columns=decoded.columns.take(~outside),
+            rows=decoded.rows[~outside],
+            received=decoded.received,
+            errors=tuple(sorted((*decoded.errors, *errors), key=lambda e: e.row)),
+            errors_total=decoded.errors_total + len(errors),
+        )
+
+
 class EventTime:
     """When the instances happened. Raises InvalidInput when made of what is no path."""
 
-    def __init__(self, text: str, instances: Path, limits: Limits, now_us: Callable[[], int]) -> None:
+    def __init__(self, text: str, instances: Path, calendar: Calendar) -> None:
         self._place = Place(text, instances)
-        self._past, self._future = limits.event_past_days, limits.event_future_days
-        self._now_us = now_us
+        self._calendar = calendar
 
     @property
     def path(self) -> Path:
@@ -115,8 +154,7 @@ class EventTime:
     def of_values(self, values: Sequence[Any]) -> list[int]:
         """Microseconds UTC, from what lies at the path. Raises Wrong."""
         found = [_instant(value, self.path) for value in values]
-        today = self._now_us() // _DAY_US
-        first, last = (today - self._past) * _DAY_US, (today + self._future + 1) * _DAY_US
+        first, last = self._calendar.range_us()
         if found and not (first <= min(found) and max(found) < last):
             raise Wrong(self.path, "range")
         return found

@@ -14,6 +14,7 @@ from trueup.doors.kafka.paths import Path, Place, follow
 from trueup.errors import InvalidInput
 
 Words = tuple[str, ...]
+_Group = tuple[Words, Words, Words, Callable[[Any], tuple[Any, ...]] | None]  # above, names, keys, how to pick all
 
 
 class FieldMap:
@@ -22,7 +23,7 @@ class FieldMap:
     def __init__(self, stream: Stream, contract: Contract, instances: Path) -> None:
         _check(stream, contract)
         self.places = {name: Place(text, instances) for name, text in stream.fields}
-        self._groups: list[tuple[Words, list[tuple[str, str]], Callable[[Any], tuple[Any, ...]] | None]] = []
+        self._groups: list[_Group] = []
         self._outside = [(name, p.path) for name, p in self.places.items() if p.within is None]
         self._itself = [name for name, p in self.places.items() if p.within == ()]
         grouped: dict[Words, list[tuple[str, str]]] = {}
@@ -30,23 +31,23 @@ class FieldMap:
             if place.within:
                 grouped.setdefault(place.within[:-1], []).append((name, place.within[-1]))
         for above, pairs in grouped.items():
-            pick = itemgetter(*(key for _, key in pairs)) if len(pairs) > 1 else None
-            self._groups.append((above, pairs, pick))
+            names, keys = tuple(name for name, _ in pairs), tuple(key for _, key in pairs)
+            self._groups.append((above, names, keys, itemgetter(*keys) if len(keys) > 1 else None))
 
     def row(self, instance: Any, message: Message) -> Any:
         """The fields of an instance; what should be an object and is none stays as it is, and breaks the contract."""
         if self._groups and not isinstance(instance, Mapping):
             return instance
         row: dict[str, Any] = dict.fromkeys(self._itself, instance)
-        for above, pairs, pick in self._groups:
+        for above, names, keys, pick in self._groups:
             inside = follow(instance, above)
             if pick is not None and type(inside) is dict:
                 try:
-                    row.update(zip((name for name, _ in pairs), pick(inside), strict=True))
+                    row.update(zip(names, pick(inside), strict=True))
                     continue
                 except KeyError:
                     pass
-            _add(row, ((name, follow(inside, (key,))) for name, key in pairs))
+            _add(row, ((name, follow(inside, (key,))) for name, key in zip(names, keys, strict=True)))
         _add(row, ((name, path.of(message)) for name, path in self._outside))
         return row
 

@@ -67,7 +67,8 @@ def stream_server(
         services.scoring, services.ledger, metrics, utc_now, services.settings.limits, bounds, name, stream, place
     )
     replies = Replies(name, stream, place, services.ledger, broker, bounds.replies_in_flight)
-    metrics.observe("stream_behind_records", lambda: {name: float(sum(broker.behind().values()))})
+    server = StreamServer(handlers, broker, replies, services.ledger, place, bounds, metrics)
+    metrics.observe("stream_behind_records", lambda: {name: float(sum(server.behind.values()))})
     metrics.observe("stream_owed_replies", lambda: {name: float(replies.in_flight)})
     metrics.observe("stream_unreconciled_instances", Reconciling(services.queries, name, utc_now))
-    return StreamServer(handlers, broker, replies, services.ledger, place, bounds, metrics)
+    return server

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trueup.contracts.decoding import Decoder
+from trueup.contracts.decoding import Decoder, beyond_exact
 from trueup.contracts.each import ABSENT
 from trueup.domain.batch import Columns, Decoded, RefusalReason
-from trueup.domain.contract import Contract, FieldType
+from trueup.domain.contract import Contract, FieldError, FieldType
 from trueup.domain.stream import Stream
 from trueup.doors.kafka.formats.installed import Formats
 from trueup.doors.kafka.formats.message import Message, Undecodable, message_of
 from trueup.doors.kafka.formats.plain import Json
-from trueup.doors.kafka.identity import EventTime, Identity, Wrong
+from trueup.doors.kafka.identity import Calendar, EventTime, Identity, Wrong
 from trueup.doors.kafka.mapping import FieldMap
 from trueup.doors.kafka.paths import VALUE, Path, parsed
 from trueup.doors.kafka.records import Record
@@ -27,7 +27,9 @@ from trueup.doors.kafka.typed import ID, TIME, Typed, typed
 from trueup.errors import InvalidInput
 from trueup.settings import Limits, Streaming
 
-_PIECE = 128  # records that are read one by one when one of them is wrong
+_PIECE = 512  # records whose values stay in the processor's cache between two steps
+_PIECE_BYTES = 2**20
+_SMALL_PIECE = 64  # records that are read one by one when something is wrong with one of them
 
 
 def _now_us() -> int:
@@ -105,28 +107,34 @@ class Reader:
         self._instances = parsed(stream.instances)
         self._fields = FieldMap(stream, contract, self._instances) if stream.fields else None
         self._identity = None if stream.identity is None else Identity(stream, self._instances, limits)
-        self._event_time = (
-            None if stream.event_time is None else EventTime(stream.event_time, self._instances, limits, now_us)
-        )
-        if stream.event_time is not None and contract.event_time:
+        self._calendar = Calendar(limits, now_us)
+        self._event_time = None
+        if stream.event_time is not None:
+            self._event_time = EventTime(stream.event_time, self._instances, self._calendar)
+        if self._event_time is not None and contract.event_time:
             raise InvalidInput(
                 f"the contract takes the event time from the field {contract.event_time}",
                 next_step="leave event_time out of the stream",
             )
         exact = any(f.type is FieldType.DECIMAL for f in contract.fields)
+        self._beside: dict[str, Path] = {}
         self._format = (formats or Formats()).of(stream, exact=exact)
         self._typed = self._typed_reading(contract) if isinstance(self._format, Json) else None
         self._whole = self._typed is not None and self._instances == VALUE and not self._fields
 
     def read(self, records: Sequence[Record]) -> Reading:
         """Never fails for what a record holds. Raises Unavailable when its schema cannot be fetched now."""
-        if self._typed is None:
-            return self._read_each(records)
-        whole = self._read_at_once(records)
-        if whole is not None:
-            return whole
-        pieces = [records[start : start + _PIECE] for start in range(0, len(records), _PIECE)]
-        return _joined([(len(piece), self._read_at_once(piece) or self._read_each(piece)) for piece in pieces])
+        reading = _joined([part for piece in _pieces(records, _PIECE) for part in self._read_piece(piece)])
+        return replace(reading, decoded=self._calendar.within(reading.decoded))
+
+    def _read_piece(self, records: Sequence[Record]) -> list[tuple[int, Reading]]:
+        """At once where nothing is wrong with any, else in smaller pieces, each with the number of its records."""
+        at_once = None if self._typed is None else self._read_at_once(records)
+        if at_once is not None:
+            return [(len(records), at_once)]
+        if self._typed is None or len(records) <= _SMALL_PIECE:
+            return [(len(records), self._read_each(records))]
+        return [part for piece in _pieces(records, _SMALL_PIECE) for part in self._read_piece(piece)]
 
     def _typed_reading(self, contract: Contract) -> Typed | None:
         """How values of one instance each are read in one pass, where that is possible."""
@@ -135,7 +143,11 @@ class Reader:
             paths = {f.name: Path(root, (*words, f.name)) for f in contract.fields}
         else:
             paths = {name: place.path for name, place in self._fields.places.items()}
-        self._beside = {}
+        kept = (FieldType.STRING, FieldType.CATEGORY, FieldType.INT64)  # other types are no text any more once read
+        if self._identity and any(
+            path == self._identity.path and contract.by_name[name].type not in kept for name, path in paths.items()
+        ):
+            return None
         for name, declared in ((ID, self._identity), (TIME, self._event_time)):
             path = None if declared is None else declared.path
             if path is not None and path.root == "value":
@@ -162,7 +174,7 @@ class Reader:
             assert self._typed is not None
             columns = self._typed.columns(values)
             decoded = None if columns is None else self._decoder.each_of(columns, len(values))
-        if decoded is None or columns is None:
+        if decoded is None or columns is None or beyond_exact(decoded.columns.floats):
             return None
         record_of = np.arange(len(records))
         if len(held) != len(records):
@@ -224,13 +236,14 @@ class Reader:
             self._add_typed(i, record, row, found)
             return
         listed = [(message, self._rows(message)) for message in self._format.read(record)]
-        n = sum(len(rows) for _, rows in listed)
+        n = len(listed[0][1]) if len(listed) == 1 else sum(len(rows) for _, rows in listed)
         if n > self._bounds.record_instances:
             raise _TooLarge("instances")
         ids = [] if self._identity is None else [one for m, rows in listed for one in self._identity.of(m, rows)]
         event_us = [] if self._event_time is None else [us for m, rows in listed for us in self._event_time.of(m, rows)]
         fields = self._fields
-        found.rows += [row if fields is None else fields.row(row, m) for m, rows in listed for row in rows]
+        for message, rows in listed:
+            found.rows += rows if fields is None else [fields.row(row, message) for row in rows]
         found.add(i, n, ids, event_us)
 
     def _add_typed(self, i: int, record: Record, row: dict[str, Any], found: _Found) -> None:
@@ -265,9 +278,22 @@ class _Found:
         self.event_us += event_us
 
 
+def _pieces(records: Sequence[Record], most: int) -> list[Sequence[Record]]:
+    """The records in pieces, bounded by their bytes too, because what a piece holds is in memory at once."""
+    found, start, size = [], 0, 0
+    for i, record in enumerate(records):
+        size += len(record.value or b"")
+        if i - start >= most or (size > _PIECE_BYTES and i > start):
+            found.append(records[start:i])
+            start, size = i, len(record.value or b"")
+    return [*found, records[start:]]
+
+
 def _joined(pieces: Sequence[tuple[int, Reading]]) -> Reading:
     """The readings of the pieces of one batch, each with the number of its records, as one."""
     readings = [reading for _, reading in pieces]
+    if len(readings) == 1:
+        return readings[0]
     records = np.cumsum([0] + [n for n, _ in pieces]).tolist()
     rows = np.cumsum([0] + [reading.decoded.received for reading in readings]).tolist()
     decoded = Decoded(
@@ -275,7 +301,9 @@ def _joined(pieces: Sequence[tuple[int, Reading]]) -> Reading:
         rows=np.concatenate([r.decoded.rows + row for r, row in zip(readings, rows, strict=False)]),
         received=rows[-1],
         errors=tuple(
-            replace(e, row=e.row + row) for r, row in zip(readings, rows, strict=False) for e in r.decoded.errors
+            FieldError(e.row + row, e.field, e.code, e.expected)
+            for r, row in zip(readings, rows, strict=False)
+            for e in r.decoded.errors
         ),
         errors_total=sum(r.decoded.errors_total for r in readings),
     )

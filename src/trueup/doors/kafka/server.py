@@ -80,6 +80,7 @@ class StreamServer:
         self._commit_at = 0.0
         self._uncommitted: dict[int, int] = {}
         self.is_ready = False
+        self.behind: Mapping[int, int] = {}  # records of each of our partitions that were not taken yet
 
     def stop(self) -> None:
         """Ends ``run`` after what is in hand."""
@@ -150,11 +151,14 @@ class StreamServer:
         self._replies.answer(batch, receipt)
 
     def _commit(self) -> None:
-        """Step 5."""
-        if self._uncommitted and time.monotonic() >= self._commit_at:
+        """Step 5, once a second."""
+        if time.monotonic() < self._commit_at:
+            return
+        if self._uncommitted:
             self._broker.commit(self._uncommitted)
             self._uncommitted = {}
-            self._commit_at = time.monotonic() + COMMIT_S
+        self.behind = self._broker.behind()
+        self._commit_at = time.monotonic() + COMMIT_S
 
     def _look_anew(self, fault: TrueupError) -> None:
         """Forgets what is in hand, and goes on from where the ledger says, when it can be asked again."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 
 from trueup.contracts.decoding import JSON_TYPES
+from trueup.contracts.values import EXACT_IN_DOUBLE
 from trueup.domain.contract import Contract
 from trueup.domain.contract import Field as ContractField
 from trueup.doors.kafka.paths import Path
@@ -48,7 +50,8 @@ class _Node:
 
     def fill(self, parts: Sequence[Any], out: dict[str, Sequence[Any]]) -> None:
         """The members of all parts, column by column."""
-        for wanted, values in zip(self.columns, zip(*map(msgspec.structs.astuple, parts), strict=True), strict=True):
+        for i, wanted in enumerate(self.columns):
+            values = list(map(attrgetter(f"m{i}"), parts))
             if isinstance(wanted, _Node):
                 wanted.fill(values, out)
             else:
@@ -63,7 +66,10 @@ class Typed:
         self._decode = msgspec.json.Decoder(top.kind()).decode
 
     def columns(self, values: Sequence[bytes]) -> dict[str, Sequence[Any]] | None:
-        """All values' parts by name; None where any value does not fit."""
+        """All values' parts by name; None where any value does not fit.
+
+        A double beyond the whole numbers that doubles hold may have been one of them; the caller looks for those.
+        """
         out: dict[str, Sequence[Any]] = {}
         try:
             self._top.fill(list(map(self._decode, values)), out)
@@ -74,7 +80,9 @@ class Typed:
     def row(self, value: bytes) -> dict[str, Any] | None:
         """One value's parts by name; None where it does not fit."""
         columns = self.columns([value])
-        return None if columns is None else {name: values[0] for name, values in columns.items()}
+        if columns is None or any(type(v[0]) is float and abs(v[0]) >= EXACT_IN_DOUBLE for v in columns.values()):
+            return None
+        return {name: values[0] for name, values in columns.items()}
 
 
 def typed(contract: Contract, paths: dict[str, Path], closed: Path | None) -> Typed | None:

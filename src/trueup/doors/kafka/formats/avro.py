@@ -50,7 +50,7 @@ def _parsed(schema: Any, client: Any) -> Any:
     _refer(schema, client, named, set())
     found = _simplified(json.loads(schema.schema_str))
     whole = fastavro.parse_schema(found, named_schemas=named)
-    _refuse_empty_items(whole, named, frozenset())
+    _Bounded(named).check(whole)
     return whole
 
 
@@ -79,33 +79,56 @@ def _simplified(schema: Any) -> Any:
     return {k: _simplified(v) if k in ("type", "items", "values", "fields") else v for k, v in kept.items()}
 
 
-def _refuse_empty_items(schema: Any, named: Mapping[str, Any], inside: frozenset[str]) -> None:
-    """A list of what takes no bytes could claim any length; no record may."""
-    if isinstance(schema, list):
-        for part in schema:
-            _refuse_empty_items(part, named, inside)
-    if not isinstance(schema, Mapping):
-        return
-    if schema.get("type") == "array" and _takes_nothing(schema["items"], named, frozenset()):
-        raise Undecodable("the schema has a list whose items take no bytes")
-    for name in ("items", "values"):
-        _refuse_empty_items(schema.get(name), named, inside)
-    for f in schema.get("fields", ()):
-        _refuse_empty_items(f["type"] if not isinstance(f["type"], str) else None, named, inside)
-    if isinstance(schema.get("type"), (Mapping, list)):
-        _refuse_empty_items(schema["type"], named, inside)
+class _Bounded:
+    """Refuses schemas by which a few bytes claim more than any memory or stack holds."""
 
+    def __init__(self, named: Mapping[str, Any]) -> None:
+        self._named = named
+        self._done: set[str] = set()
+        self._empty: dict[str, bool] = {}
 
-def _takes_nothing(schema: Any, named: Mapping[str, Any], inside: frozenset[str]) -> bool:
-    """Whether a value of the schema may take no bytes at all."""
-    if isinstance(schema, str):
-        if schema == "null":
-            return True
-        return schema in named and schema not in inside and _takes_nothing(named[schema], named, inside | {schema})
-    if not isinstance(schema, Mapping):
-        return False  # a union's branch takes a byte
-    if schema.get("type") in ("record", "error"):
-        return all(_takes_nothing(f["type"], named, inside) for f in schema.get("fields", ()))
-    if schema.get("type") == "fixed":
-        return not schema.get("size")
-    return _takes_nothing(schema.get("type"), named, inside)
+    def check(self, schema: Any, inside: frozenset[str] = frozenset()) -> None:
+        """Raises Undecodable."""
+        if isinstance(schema, str):
+            if schema in inside:  # fastavro's compiled reader would run out of its stack, and end the process
+                raise Undecodable("the schema refers to itself")
+            if schema in self._named and schema not in self._done:
+                self.check(self._named[schema], inside)
+        elif isinstance(schema, list):
+            for part in schema:
+                self.check(part, inside)
+        elif schema.get("type") in ("record", "error"):
+            self._check_record(schema, inside)
+        elif schema.get("type") == "array":
+            if self._takes_nothing(schema["items"]):
+                raise Undecodable("the schema has a list whose items take no bytes")
+            self.check(schema["items"], inside)
+        elif schema.get("type") == "map":
+            self.check(schema["values"], inside)
+        elif not isinstance(schema.get("type"), str):
+            self.check(schema["type"], inside)
+
+    def _check_record(self, schema: Mapping[str, Any], inside: frozenset[str]) -> None:
+        name = schema["name"]
+        for f in schema["fields"]:
+            self.check(f["type"], inside | {name})
+        self._done.add(name)
+        if self._takes_nothing(schema):
+            raise Undecodable("the schema has a record whose values take no bytes")
+
+    def _takes_nothing(self, schema: Any) -> bool:
+        """Whether a value of the schema takes no bytes at all; a union's branch takes one."""
+        if isinstance(schema, str):
+            if schema not in self._named:
+                return schema == "null"
+            if schema not in self._empty:
+                self._empty[schema] = False  # for a schema that refers to itself, which is refused elsewhere
+                self._empty[schema] = self._takes_nothing(self._named[schema])
+            return self._empty[schema]
+        if not isinstance(schema, Mapping):
+            return False
+        if schema.get("type") in ("record", "error"):
+            return all(self._takes_nothing(f["type"]) for f in schema["fields"])
+        if schema.get("type") == "fixed":
+            return not schema["size"]
+        return self._takes_nothing(schema.get("type"))

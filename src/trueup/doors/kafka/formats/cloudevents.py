@@ -18,6 +18,7 @@ from trueup.doors.kafka.formats.plain import json_value
 from trueup.doors.kafka.records import Record
 
 _REQUIRED = ("specversion", "id", "source", "type")
+_USUAL = frozenset({*_REQUIRED, "time", "subject", "datacontenttype", "dataschema"})
 _DATA = frozenset({"data", "data_base64"})
 _NAME = re.compile(r"[a-z0-9]{1,100}\Z")
 _JSON_TYPE = re.compile(r"[^/]+/([^/]+\+)?json\Z")
@@ -92,6 +93,8 @@ def _check(attributes: Mapping[str, Any]) -> None:
     if attributes["specversion"] != "1.0":
         raise Undecodable("a specversion other than 1.0")
     for name, value in attributes.items():
+        if name in _USUAL and type(value) is str:
+            continue
         if not _NAME.match(name) or not isinstance(value, (str, int)):
             raise Undecodable(
                 "an attribute's name is small letters and digits, its value text, whole number or boolean"

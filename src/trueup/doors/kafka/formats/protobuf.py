@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
+from threading import local
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -21,6 +22,7 @@ from trueup.errors import Unavailable
 _INDEXES = 32
 _REFERENCES = 100
 _DEPTH = 64
+_MESSAGES = 20_000  # in one record; two bytes are enough for one with all of its defaults
 
 
 class Protobuf:
@@ -41,7 +43,7 @@ class Protobuf:
         if self._name and kind.DESCRIPTOR.full_name != self._name:
             raise Undecodable("a message of another name than the stream declares")
         try:
-            return [message_of(record, schema.plain.of(kind.FromString(data[start:])))]
+            return [message_of(record, schema.plain.whole(kind.FromString(data[start:])))]
         except (DecodeError, ValueError, ArithmeticError, RecursionError):
             raise Undecodable("not of its protobuf message") from None
 
@@ -134,12 +136,18 @@ class _Plain:
     """Messages as plain Python: fields by the names of the schema, whole numbers exact, what is not set left out."""
 
     def __init__(self) -> None:
+        self._left = local()
         self._plans: dict[Any, list[tuple[str, bool, Callable[[Any, int], Any]]]] = {}
 
-    def of(self, message: Any, depth: int = 0) -> Any:
-        """Raises ValueError for what nests deeper than anybody reads, and for moments outside of the calendar."""
-        if depth > _DEPTH:
-            raise ValueError("nested too deeply")
+    def whole(self, message: Any) -> Any:
+        """A record's message. Raises ValueError for what is beyond a bound, and for moments outside of the calendar."""
+        self._left.messages = _MESSAGES
+        return self._of(message, 0)
+
+    def _of(self, message: Any, depth: int) -> Any:
+        self._left.messages -= 1
+        if depth > _DEPTH or self._left.messages < 0:
+            raise ValueError("nested too deeply, or too many messages")
         kind = message.DESCRIPTOR
         known = WELL_KNOWN.get(kind.full_name)
         if known is not None:
@@ -165,7 +173,7 @@ class _Plain:
 
     def _one(self, f: Any) -> Callable[[Any, int], Any]:
         if f.message_type is not None:
-            return lambda value, depth: self.of(value, depth + 1)
+            return lambda value, depth: self._of(value, depth + 1)
         if f.enum_type is not None:
             names = {number: value.name for number, value in f.enum_type.values_by_number.items()}
             return lambda value, _: names.get(value, value)
