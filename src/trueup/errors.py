@@ -85,6 +85,11 @@ def no_prediction() -> NotFound:
     return NotFound("no such prediction", next_step="`trueup predictions` lists what there is")
 
 
+def no_letter() -> NotFound:
+    """No dead letter of that id."""
+    return NotFound("no such dead letter", next_step="`trueup dlq list` lists what there is")
+
+
 class Conflict(TrueupError):
     """The same identity with other content, or a name that is taken."""
 

@@ -170,7 +170,9 @@ class StreamLedger(Protocol):
 
     def book_read(self, booking: Booking | None, read: Read) -> Receipt | None:
         """Books rows, refusals and dead letters, and moves the positions, in one commit; None where nothing was to
-        be booked. Raises Fenced where a position is not what the read started from: then nothing is booked."""
+        be booked. Raises Fenced where a position is not what the read started from: then nothing is booked.
+
+        A replay's letters are marked and its audit is written in the same commit."""
         ...
 
     def owed(self, place: Place, partitions: Sequence[int], most: int) -> Sequence[OwedReplies]:
@@ -191,6 +193,10 @@ class StreamLedger(Protocol):
 
     def letters_sent(self, letters: Sequence[int]) -> None:
         """Their delivery was confirmed."""
+        ...
+
+    def letter(self, letter_id: int) -> tuple[Place, Letter]:
+        """One dead letter with its content, and where it was read. Raises NotFound."""
         ...
 
 

@@ -14,9 +14,10 @@ import trueup
 from rooms import Desk, trade
 from trueup.bootstrap import wired
 from trueup.domain.batch import Booked, Booking, Channel, Receipt, Refusal, RefusalReason, Refusals, Source
-from trueup.domain.stream import Letter, Place, Portion, Read, Unanswered
-from trueup.errors import Fenced
+from trueup.domain.stream import Letter, Place, Portion, Read, Replay, Unanswered
+from trueup.errors import Fenced, NotFound
 from trueup.ledger.memory import MemoryStreams
+from trueup.ledger.streaming import PostgresStreams
 from trueup.outcomes.memory import MemoryOutcomes
 from trueup.ports import PredictionFilter, StreamLedger
 from trueup.registry.memory import MemoryRegistry
@@ -181,3 +182,96 @@ class TestEveryStreamLedger:
         other = Place(desk.place().deployment_id, "c2", "trades")
         assert desk.streams.positions(other) == {}
         assert desk.streams.owed(other, [0], 10) == []
+
+
+class TestReplay:
+    """Dead letters that are scored again."""
+
+    def replay(self, desk: Streaming, letters: Sequence[int], rows: list[dict[str, Any]], **more: Any) -> Any:
+        """Rows of partition 0 from offset 5 on, booked as what became of ``letters``; ``left`` stay refused."""
+        left: set[int] = set(more.pop("left", ()))
+        keys = [f"0/{5 + i}" for i in range(len(rows))]
+
+        def answered(unanswered: Sequence[Unanswered]) -> list[int]:
+            return [n for i, n in enumerate(letters) if n not in left and i not in {at for at, _, _ in unanswered}]
+
+        return desk.streams.book_read(
+            desk.booking(rows, keys, "kafka:c1/trades") if rows else None,
+            Read(
+                place=desk.place(),
+                portions=(),
+                received_at=NOW,
+                partitions=np.zeros(len(rows), np.int64),
+                refused=[],
+                letters=lambda _: (),
+                owes_replies=True,
+                replay=Replay("trades", "user:ann", letters, answered),
+            ),
+        )
+
+    def numbers(self, desk: Streaming) -> list[int]:
+        return [x.letter_id for x in desk.streams.letters(desk.place(), [0], 10) if x.letter_id is not None]
+
+    def marked(self, desk: Streaming) -> tuple[set[int], list[tuple[str, str, tuple[int, ...]]]]:
+        if isinstance(desk.ledger, MemoryStreams):
+            return desk.ledger.replayed, desk.ledger.audit
+        assert isinstance(desk.ledger, PostgresStreams)
+        with desk.ledger._writer.transaction() as connection:
+            found = connection.execute("SELECT letter_id FROM ledger.dead_letters WHERE replayed_at IS NOT NULL")
+            letters = {int(row[0]) for row in found}
+            rows = connection.execute(
+                "SELECT actor, subject, detail -> 'letters' FROM ledger.audit"
+                " WHERE action = 'replay dead letters' ORDER BY audit_id"
+            ).fetchall()
+        return letters, [(actor, subject, tuple(numbers)) for actor, subject, numbers in rows]
+
+    def test_what_is_answered_is_a_row_and_marked_and_its_reply_is_owed(self, desk: Streaming):
+        desk.read([trade(i) for i in range(5)], bad=2)
+        first, second = self.numbers(desk)
+        receipt = self.replay(desk, [first, second], [trade(8)], left=[second])
+        assert receipt is not None
+        assert receipt.booked.tolist() == [Booked.NEW]
+        assert desk.count() == 6
+        assert desk.streams.positions(desk.place()) == {0: 7}
+        assert self.marked(desk) == ({first}, [("user:ann", "trades", (first, second))])
+        assert [o.batch_id for o in desk.streams.owed(desk.place(), [0], 10)] == [receipt.batch_id]
+
+    def test_twice_is_one_row_and_the_first_answer(self, desk: Streaming):
+        desk.read([trade(i) for i in range(5)], bad=1)
+        letters = self.numbers(desk)
+        self.replay(desk, letters, [trade(8)])
+        again = self.replay(desk, letters, [trade(8)])
+        assert again.booked.tolist() == [Booked.REPEATED]
+        assert desk.count() == 6
+        assert self.marked(desk)[0] == set(letters)
+
+    def test_at_once_is_one_row(self, desk: Streaming):
+        desk.read([trade(i) for i in range(5)], bad=4)
+        letters = self.numbers(desk)
+        rows = [trade(8 + i) for i in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: self.replay(desk, letters, rows), range(4)))
+        assert desk.count() == 9
+        assert self.marked(desk)[0] == set(letters)
+
+    def test_an_identity_that_holds_other_content_stays(self, desk: Streaming):
+        desk.read([trade(i) for i in range(5)], bad=2)
+        letters = self.numbers(desk)
+        self.replay(desk, letters[:1], [trade(8)])
+        again = self.replay(desk, letters, [trade(8, amount=1.0), trade(9)], left=[])
+        assert again.booked.tolist() == [Booked.CONFLICT, Booked.NEW]
+        assert desk.count() == 7
+
+    def test_nothing_to_book_is_audited_too(self, desk: Streaming):
+        desk.read([trade(i) for i in range(5)], bad=1)
+        letters = self.numbers(desk)
+        assert self.replay(desk, letters, [], left=letters) is None
+        assert self.marked(desk) == (set(), [("user:ann", "trades", tuple(letters))])
+
+    def test_a_letter_is_found_with_its_content(self, desk: Streaming):
+        desk.read([trade(1)], bad=1)
+        (number,) = self.numbers(desk)
+        place, letter = desk.streams.letter(number)
+        assert (place, letter.offset, letter.value) == (desk.place(), 1, b"\x00{")
+        with pytest.raises(NotFound):
+            desk.streams.letter(number + 1)

@@ -27,6 +27,7 @@ def exposed() -> dict[str, tuple[str, set[str], set[str]]]:
     metrics = Metrics()
     metrics.request(0, metrics.deployment("m", 1), "ok", 1, 1)
     metrics.booked(1, np.zeros((1, 4), np.int32), 1, np.zeros(1, np.int8), [Role.CHAMPION])
+    metrics.stream_booked(1, np.zeros(1, np.int64), received=1, letters=0)
     found = {}
     for family in text_string_to_metric_families(Exposition(metrics, None, "0").page("")[0].decode()):
         names = {sample.name for sample in family.samples}

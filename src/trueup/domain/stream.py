@@ -98,11 +98,24 @@ Unanswered = tuple[int, RefusalReason, str]
 
 
 @dataclass(frozen=True, slots=True)
+class Replay:
+    """Dead letters that are scored again. ``answered`` names those that have no refused instance any more, told what
+    the ledger could not book; ``by`` whom, for the audit.
+    """
+
+    deployment: str
+    by: str
+    letters: Sequence[int]
+    answered: Callable[[Sequence[Unanswered]], Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
     """All that a stream's commit holds beside its booking.
 
     ``partitions`` int64 (n,) says where each row of the booking was read. ``letters`` makes the dead letters of the
     read, told what the ledger could not book. ``owes_replies``: what is booked is to be answered in a topic.
+    A replay has no portions: it moves no position.
     """
 
     place: Place
@@ -112,6 +125,12 @@ class Read:
     refused: Sequence[Refusals]
     letters: Callable[[Sequence[Unanswered]], Sequence[Letter]]
     owes_replies: bool = False
+    replay: Replay | None = None
+
+    @property
+    def owner(self) -> int:
+        """The partition whose reader sends the replies."""
+        return min(p.partition for p in self.portions) if self.portions else int(self.partitions.min())
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from trueup.domain.batch import (
 )
 from trueup.domain.contract import Contract, Storage
 from trueup.domain.stream import Letter, OwedReplies, Place, Read
-from trueup.errors import Fenced, InvalidQuery, LedgerUnavailable, no_prediction
+from trueup.errors import Fenced, InvalidQuery, LedgerUnavailable, no_letter, no_prediction
 from trueup.ledger.finding import named_fields
 from trueup.ledger.identity import prediction_ids
 from trueup.ledger.postgres import at_times, conflicts, withhold
@@ -216,6 +216,8 @@ class MemoryStreams(MemoryLedger):
         self._owed: dict[int, tuple[Place, int, list[bytes]]] = {}
         self._letters: dict[int, tuple[Place, Letter]] = {}
         self._sent: set[int] = set()
+        self.replayed: set[int] = set()
+        self.audit: list[tuple[str, str, tuple[int, ...]]] = []
 
     def positions(self, place: Place) -> dict[int, int]:
         """The next offset of each partition that was ever read."""
@@ -232,7 +234,8 @@ class MemoryStreams(MemoryLedger):
             self._positions[read.place, portion.partition] = portion.next_offset
         for refusals in read.refused:
             self.refuse(refusals)
-        self.reads.append(read)
+        if read.portions:
+            self.reads.append(read)
         self._keep(read, booking, receipt)
         return receipt
 
@@ -248,7 +251,10 @@ class MemoryStreams(MemoryLedger):
                 self._letters[number] = (read.place, replace(letter, letter_id=number))
         if receipt is not None and receipt.batch_id is not None and read.owes_replies:
             new = [receipt.ids[place].tobytes() for place in np.flatnonzero(receipt.booked == Booked.NEW).tolist()]
-            self._owed[receipt.batch_id] = (read.place, min(p.partition for p in read.portions), new)
+            self._owed[receipt.batch_id] = (read.place, read.owner, new)
+        if read.replay is not None:
+            self.replayed |= set(read.replay.answered(unanswered))
+            self.audit.append((read.replay.by, read.replay.deployment, tuple(sorted(read.replay.letters))))
 
     def owed(self, place: Place, partitions: Sequence[int], most: int) -> Sequence[OwedReplies]:
         """Oldest first."""
@@ -289,6 +295,13 @@ class MemoryStreams(MemoryLedger):
         """They are sent no more."""
         self._answer()
         self._sent |= set(letters)
+
+    def letter(self, letter_id: int) -> tuple[Place, Letter]:
+        """One with its content."""
+        self._answer()
+        if letter_id not in self._letters:
+            raise no_letter()
+        return self._letters[letter_id]
 
     def _answer(self) -> None:
         if self.away:

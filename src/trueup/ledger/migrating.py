@@ -66,7 +66,10 @@ def upgrade(owner_url: str, revision: str = "head") -> None:
 
 
 def downgrade(owner_url: str, revision: str) -> None:
-    """Runs migrations down to ``revision``. Loses what the later tables held."""
+    """Runs migrations down to ``revision``. Loses what the later tables held.
+
+    What is derived is not made: views and functions are of the newest tables, and an older trueup makes its own.
+    """
     _alembic(owner_url, "downgrade", revision)
 
 
@@ -87,7 +90,7 @@ def _alembic(owner_url: str, verb: str, revision: str) -> None:
         _drop_derived(raw)
         config.attributes["connection"] = connection
         getattr(command, verb)(config, revision)
-        if revision != "base":
+        if revision in ("head", HEAD):
             _make_derived(raw)
 
 

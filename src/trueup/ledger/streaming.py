@@ -8,12 +8,14 @@ Step 3 of ``docs/explanation/streams.md``: one message to the server, and so one
 4. the replies that are owed
 5. the rows, as ``postgres.py`` books them
 
-Another owner of a partition, or a stop at any point, leaves all of it or nothing.
+Another owner of a partition, or a stop at any point, leaves all of it or nothing. A replay of dead letters is the same
+message without 1 and 2: instead it marks what is answered now, and says in the audit who asked for it.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,8 +26,8 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from trueup.domain.batch import Booked, Booking, Receipt, RefusalReason
-from trueup.domain.stream import Letter, OwedReplies, Place, Read, Unanswered
-from trueup.errors import Fenced, LedgerUnavailable, NotFound
+from trueup.domain.stream import Letter, OwedReplies, Place, Read, Replay, Unanswered
+from trueup.errors import Fenced, LedgerUnavailable, no_letter
 from trueup.ledger.copying import run
 from trueup.ledger.postgres import (
     REFUSE,
@@ -55,6 +57,8 @@ _LETTER = """
     VALUES (%s, %s, %s, %s, %s, %s::int[], %s, %s, %s, %s, %s, %s, %s)
     ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING
 """
+_REPLAYED = "SELECT ledger.letters_replayed(%s::bigint[])"
+_AUDIT = "INSERT INTO ledger.audit (actor, action, subject, detail) VALUES (%s, 'replay dead letters', %s, %s)"
 _OWED_OF = """
     SELECT batch_id, first_day, last_day FROM ledger.owed_replies
     WHERE deployment_id = %s AND cluster = %s AND topic = %s AND partition = ANY (%s) ORDER BY batch_id LIMIT %s
@@ -157,19 +161,14 @@ class PostgresStreams(PostgresLedger):
         with self._writer.transaction() as connection:
             row = connection.execute(query.encode(), (letter_id,)).fetchone()
         if row is None:
-            raise NotFound("no such dead letter", next_step="`trueup dlq list` lists what there is")
+            raise no_letter()
         return Place(*row[-3:]), _letter_of(row[:-3])
-
-    def letters_replayed(self, letters: Sequence[int]) -> None:
-        """They were answered after all."""
-        with self._writer.transaction() as connection:
-            connection.execute("SELECT ledger.letters_replayed(%s::bigint[])", (list(letters),))
 
 
 def _statements(connection: Connection, work: Work | None, read: Read) -> str:
     """Parts 1 to 4 of the module's docstring, as SQL."""
     cursor = psycopg.ClientCursor(connection)
-    parts = [_fence(read), _reads(work, read)]
+    parts = [_fence(read), _reads(work, read)] if read.portions else []
     unanswered = _unanswered(work)
     refused = [*read.refused]
     if work is not None and unanswered:
@@ -178,19 +177,27 @@ def _statements(connection: Connection, work: Work | None, read: Read) -> str:
     parts += [cursor.mogrify(_LETTER, _letter_row(read, letter)) for letter in read.letters(unanswered)]
     if work is not None and work.batch_id is not None and read.owes_replies:
         days = work.booking.event_time[work.booked == Booked.NEW].astype("datetime64[D]")
-        owner = min(p.partition for p in read.portions)
         place = read.place
         row = (
             work.batch_id,
             place.deployment_id,
             place.cluster,
             place.topic,
-            owner,
+            read.owner,
             days.min().item(),
             days.max().item(),
         )
         parts.append(cursor.mogrify(_OWED, row))
+    if read.replay is not None:
+        parts += _replay(cursor, read.replay, unanswered)
     return ";\n".join(parts) + ";\n"
+
+
+def _replay(cursor: psycopg.ClientCursor[Any], replay: Replay, unanswered: Sequence[Unanswered]) -> Iterator[str]:
+    answered = sorted(replay.answered(unanswered))
+    yield cursor.mogrify(_REPLAYED, (answered,))
+    detail = json.dumps({"letters": sorted(replay.letters), "answered": answered})
+    yield cursor.mogrify(_AUDIT, (replay.by, replay.deployment, detail))
 
 
 def _fence(read: Read) -> str:

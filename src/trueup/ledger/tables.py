@@ -264,6 +264,15 @@ reads = Table(
     CheckConstraint("instances = answered + repeated + refused", name="reads_reconcile"),
 )
 Index("reads_received", reads.c.received_at, postgresql_using="brin")
+# What was read of a partition before.
+Index(
+    "reads_of_partition",
+    reads.c.deployment_id,
+    reads.c.cluster,
+    reads.c.topic,
+    reads.c.partition,
+    reads.c.read_id,
+)
 
 owed_replies = Table(
     "owed_replies",

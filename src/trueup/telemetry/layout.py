@@ -115,6 +115,9 @@ FAMILIES = (
     Family("trueup_stream_restarts", "counter", "Times a stream looked anew where it stands, after a fault or a fence"),
     Family("trueup_stream_behind_records", "gauge", "Records that were appended and not taken yet"),
     Family("trueup_stream_owed_replies", "gauge", "Replies and dead letters not confirmed by the broker yet"),
+    Family(
+        "trueup_stream_unreconciled_instances", "gauge", "Instances of today without an end in the ledger", merge="max"
+    ),
     Family("trueup_requests_in_flight", "gauge", "Requests being answered", (_DOOR,), per_deployment=False),
 )
 # Of each worker by itself; ``sampled`` tells the living from the dead.

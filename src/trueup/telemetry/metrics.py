@@ -173,8 +173,8 @@ class Metrics:
             for role in roles:
                 cells[rows + _ROLE[role]] += new
 
-    def stream_booked(self, deployment_id: int, ages_us: NDArray[np.int64], letters: int) -> None:
-        """Records of a stream were booked, each so many microseconds after it was appended."""
+    def stream_booked(self, deployment_id: int, ages_us: NDArray[np.int64], *, received: int, letters: int) -> None:
+        """Records of a stream were booked with ``received`` instances, each so many microseconds after its append."""
         place = self._ids.get(deployment_id, OTHER)
         views = self.state.views
         ages = ages_us.clip(min=0)
@@ -183,6 +183,8 @@ class Metrics:
             views["trueup_stream_booked_seconds"][place][: _CELLS - 1] += counted
             views["trueup_stream_booked_seconds"][place][_CELLS - 1] += float(ages.sum()) * 1e-6
             views["trueup_stream_dead_letters"][place] += letters
+        with self._requests:
+            self._cells[self._at_received + place] += received
 
     def stream_turned(self, deployment_id: int, *, rebalances: int = 0, restarts: int = 0) -> None:
         """Partitions were given or taken, or a stream looked anew where it stands."""

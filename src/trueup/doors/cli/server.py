@@ -8,7 +8,19 @@ from typing import NoReturn
 
 import typer
 
-from trueup.doors.cli import contracts, database, deploying, keys, listing, running, scoring, spooling, streaming
+from trueup.doors.cli import (
+    contracts,
+    database,
+    deploying,
+    keys,
+    letters,
+    listing,
+    reconciling,
+    running,
+    scoring,
+    spooling,
+    streaming,
+)
 from trueup.doors.cli.errors import FAILURE, debugging, show, show_traceback, show_unexpected
 from trueup.errors import TrueupError
 
@@ -36,12 +48,13 @@ def application() -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for group in (running, deploying, scoring, streaming, listing):
+    for group in (running, deploying, scoring, streaming, reconciling, listing):
         group.register(app)
     app.add_typer(contracts.app, name="contract")
     app.add_typer(database.app, name="db")
     app.add_typer(keys.app, name="keys")
     app.add_typer(spooling.app, name="spool")
+    app.add_typer(letters.app, name="dlq")
     return app
 
 

@@ -1,4 +1,4 @@
-"""`trueup stream`: scoring a topic, or a file as if it were one."""
+"""`trueup stream` and `asyncapi`: scoring a topic, or a file as if it were one, and what topics carry."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trueup.doors.cli.errors import FAILURE
-from trueup.doors.cli.output import say
+from trueup.doors.cli.output import print_json, say
 
 if TYPE_CHECKING:
     from trueup.doors.kafka.server import StreamServer
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command."""
+    """Adds the commands."""
     app.command(epilog="Examples:  trueup stream fails;  trueup stream fails --from-file events.jsonl")(stream)
+    app.command(epilog="Example:  trueup asyncapi > asyncapi.json")(asyncapi)
 
 
 def stream(
@@ -59,6 +60,19 @@ def stream(
         raise typer.Exit(FAILURE)
 
 
+def asyncapi() -> None:
+    """Print the AsyncAPI document of what deployments read and answer, as they are declared now."""
+    from importlib.metadata import version
+
+    from trueup.bootstrap import open_services
+    from trueup.doors.cli.settings import read_settings
+    from trueup.doors.kafka.asyncapi import document
+
+    settings = read_settings()
+    with open_services(settings) as services:
+        print_json(document(services.registry.deployments(), settings.stream, version("trueup")))
+
+
 def _file(services: object, deployment: str, path: Path, replies: Path | None) -> None:
     from contextlib import ExitStack
 
@@ -69,7 +83,8 @@ def _file(services: object, deployment: str, path: Path, replies: Path | None) -
     assert isinstance(services, Services)
     with ExitStack() as files:
         out = None if replies is None else files.enter_context(replies.open("ab"))
-        server = stream_server(services, deployment, lambda _: lines(services, path, out), topic=topic_of(path))
+        broker = lines(services, deployment, path, out)
+        server = stream_server(services, deployment, lambda _: broker, topic=topic_of(path))
         _run(server)
     found = services.queries.rows(
         "SELECT coalesce(sum(instances), 0)::bigint AS instances, coalesce(sum(answered), 0)::bigint AS answered,"

@@ -21,8 +21,10 @@ class FileBroker:
 
     cluster = CLUSTER
 
-    def __init__(self, path: Path, bounds: Streaming, replies: IO[bytes] | None = None) -> None:
-        """Raises InvalidFile."""
+    def __init__(
+        self, path: Path, bounds: Streaming, replies: IO[bytes] | None = None, replies_topic: str | None = None
+    ) -> None:
+        """Raises InvalidFile. ``replies_topic``: whose messages are written."""
         try:
             self._file = path.open("rb")
             self._appended_us = path.stat().st_mtime_ns // 1000
@@ -31,6 +33,7 @@ class FileBroker:
         self.topic = topic_of(path)
         self._most_bytes = bounds.record_bytes + 1  # one more than is allowed, so that it is seen to be too large
         self._replies = replies
+        self._replies_topic = replies_topic
         self._line = 0
         self._held = True
         self._ended = False
@@ -77,8 +80,8 @@ class FileBroker:
         """There is no group."""
 
     def send(self, message: Message, delivered: Callable[[bool], None]) -> None:
-        """Writes the value as a line."""
-        if self._replies is not None and message.value is not None:
+        """Writes a reply's value as a line; dead letters stay in the ledger."""
+        if self._replies is not None and message.topic == self._replies_topic and message.value is not None:
             self._replies.write(message.value + b"\n")
         delivered(True)
 

@@ -40,6 +40,9 @@ from trueup.scoring.service import Instances, Predicted, Resolved, RowRefusal, S
 from trueup.settings import Limits, Streaming
 from trueup.telemetry.metrics import Metrics
 
+Wanted = Mapping[tuple[int, int], Sequence[int] | None]
+"""Places of instances by partition and offset; None: all of the record."""
+
 _DAY_US = 86_400_000_000
 _MOST_US = 2**31 - 1  # of a step, as the ledger stores it
 
@@ -85,21 +88,26 @@ class Handlers:
         self._by_place, self._by_id = f"kafka:{where}", f"{EVENT_SOURCE}{where}"
         self._reader_of = lru_cache(2)(self._made_reader)  # the deployed contract, and the one before it
 
-    def scored(self, records: Sequence[Record], expected: Mapping[int, int | None]) -> Iterator[Batch]:
+    def scored(
+        self, records: Sequence[Record], expected: Mapping[int, int | None], wanted: Wanted | None = None
+    ) -> Iterator[Batch]:
         """The records as one batch; in halves where the model fails on them together, so that none fails for others.
 
-        ``expected``: where each partition stands. Raises Unavailable where a schema or a model cannot be had now.
+        ``expected``: where each partition stands. ``wanted``: of a record that stands here only these places.
+        Raises Unavailable where a schema or a model cannot be had now.
         """
         began = time.perf_counter()
         resolved = self._scoring.resolve(self._name)
         reading = self._reader_of(resolved.decoder).read(records)
+        if wanted is not None:
+            reading = reading.only([wanted.get((record.partition, record.offset)) for record in records])
         predicted, source = self._predicted(resolved, records, reading, began)
         if len(records) > 1 and any(r.reason is RefusalReason.FAILED for r in predicted.refused):
             half = len(records) // 2
-            for batch in self.scored(records[:half], expected):
+            for batch in self.scored(records[:half], expected, wanted):
                 expected = {**expected, **batch.positions}
                 yield batch
-            yield from self.scored(records[half:], expected)
+            yield from self.scored(records[half:], expected, wanted)
             return
         booking = self._scoring.booking(predicted) if predicted.scored else None
         read = self._read(records, expected, reading, predicted, source)
@@ -116,7 +124,10 @@ class Handlers:
             self._metrics.booked(number, batch.booking.steps_us, receipt.book_us, receipt.booked, batch.roles)
         self._metrics.refused(number, (row.reason for refusals in batch.read.refused for row in refusals.rows))
         appended = np.fromiter((record.timestamp_us for record in batch.records), np.int64, len(batch.records))
-        self._metrics.stream_booked(number, now_us - appended[appended >= 0], sum(1 for _ in batch.read.letters(())))
+        ages = now_us - appended[appended >= 0]
+        received = sum(portion.instances for portion in batch.read.portions)
+        letters = sum(1 for _ in batch.read.letters(()))
+        self._metrics.stream_booked(number, ages, received=received, letters=letters)
         return receipt
 
     def _made_reader(self, decoder: Decoder) -> Reader:
@@ -243,7 +254,7 @@ class _Letters:
                 found[record] = self._letter(record, (place,), str(reason), detail)
             elif before.places is not None and place not in before.places:
                 found[record] = replace(before, places=(*before.places, place))
-        return list(found.values())
+        return [found[record] for record in sorted(found)]
 
     def _letter(self, place: int, places: tuple[int, ...] | None, reason: str, detail: str) -> Letter:
         record = self.records[place]

@@ -9,6 +9,7 @@ from trueup.bootstrap import Services, utc_now
 from trueup.domain.stream import Place, Stream
 from trueup.doors.kafka.broker import Broker
 from trueup.doors.kafka.handlers import Handlers
+from trueup.doors.kafka.reconciling import Reconciling
 from trueup.doors.kafka.replies import Replies
 from trueup.doors.kafka.server import StreamServer
 from trueup.errors import InvalidInput, MissingExtra
@@ -42,11 +43,12 @@ def kafka(services: Services, name: str, topic: str) -> Broker:
     return ConfluentBroker(topic, group_of(services, name), services.settings.stream)
 
 
-def lines(services: Services, path: Path, replies: IO[bytes] | None) -> Broker:
+def lines(services: Services, name: str, path: Path, replies: IO[bytes] | None) -> Broker:
     """A file's lines. Raises InvalidFile."""
     from trueup.doors.kafka.files import FileBroker
 
-    return FileBroker(path, services.settings.stream, replies)
+    _, stream = declared(services, name)
+    return FileBroker(path, services.settings.stream, replies, stream.replies)
 
 
 def stream_server(
@@ -68,4 +70,5 @@ def stream_server(
     server = StreamServer(handlers, broker, replies, services.ledger, place, bounds, metrics)
     metrics.observe("stream_behind_records", lambda: {name: float(sum(server.behind.values()))})
     metrics.observe("stream_owed_replies", lambda: {name: float(replies.in_flight)})
+    metrics.observe("stream_unreconciled_instances", Reconciling(services.queries, name, utc_now))
     return server

@@ -62,6 +62,29 @@ class Reading:
     bad: list[BadRecord]
     tombstones: int
 
+    def only(self, wanted: Sequence[Sequence[int] | None]) -> Reading:
+        """Without the instances of a record that are not among its wanted places; None: all of them."""
+        kept = np.array(
+            [
+                (of := wanted[record]) is None or place in of
+                for record, place in zip(self.record_of.tolist(), self.place_of.tolist(), strict=True)
+            ],
+            bool,
+        )
+        if kept.all():
+            return self
+        old, at = self.decoded, np.cumsum(kept) - 1
+        good = kept[old.rows]
+        errors = tuple(replace(e, row=int(at[e.row])) for e in old.errors if kept[e.row])
+        return replace(
+            self,
+            decoded=Decoded(old.columns.take(good), at[old.rows[good]], int(kept.sum()), errors, len(errors)),
+            record_of=self.record_of[kept],
+            place_of=self.place_of[kept],
+            event_us=None if self.event_us is None else self.event_us[kept],
+            ids=None if self.ids is None else [one for one, keep in zip(self.ids, kept, strict=True) if keep],
+        )
+
 
 class Reader:
     """Reads the records of one stream under one contract. Safe to use from several threads.

@@ -29,6 +29,7 @@ FORGET_S = 0.2  # confirmed batches wait so long for others
 BATCHES_AT_ONCE = 100  # that are read back from the ledger
 LETTERS_AT_ONCE = 500
 RETRY_S = 1.0
+LOOK_S = 10.0  # what others book for us, as a replay of dead letters does, is looked for so often
 _encode = msgspec.json.Encoder().encode
 
 
@@ -60,6 +61,7 @@ class Replies:
         self._forget_at = 0.0
         self._partitions: set[int] = set()
         self._look_at = 0.0 if stream.replies or stream.dead_letters else float("inf")
+        self._look_again_at = self._look_at
         self._in_flight = 0
 
     @property
@@ -80,13 +82,19 @@ class Replies:
 
     def answer(self, batch: Batch, receipt: Receipt | None) -> None:
         """Sends the replies to what was booked just now."""
-        if receipt is not None and receipt.batch_id is not None and self._stream.replies is not None:
+        if receipt is not None and self._is_mine_to_send(receipt.batch_id):
+            assert receipt.batch_id is not None
             places = np.flatnonzero(receipt.booked == Booked.NEW).tolist()
             owed = self._owed[receipt.batch_id] = _Owed(len(places))
             for document in self._documents(batch, receipt, places):
                 self._send(owed, self._reply(document), partial(self._batch_done, receipt.batch_id))
         if self._stream.dead_letters is not None and (batch.read.refused or batch.read.letters(())):
             self._look_at = 0.0
+
+    def _is_mine_to_send(self, batch_id: int | None) -> bool:
+        """Not where it was found in the ledger, and so sent, between its commit and here."""
+        known = batch_id in self._owed or batch_id in self._confirmed
+        return batch_id is not None and self._stream.replies is not None and not known
 
     def turn(self) -> None:
         """Serves deliveries, forgets what was confirmed, and looks for what is owed. Raises LedgerUnavailable."""
@@ -95,8 +103,9 @@ class Replies:
         if now >= self._forget_at and (self._confirmed or self._confirmed_letters):
             self._forget()
             self._forget_at = now + FORGET_S
-        if now >= self._look_at and self._partitions and not self.is_full:
+        if now >= min(self._look_at, self._look_again_at) and self._partitions and not self.is_full:
             self._look_at = float("inf")
+            self._look_again_at = now + LOOK_S
             if self._resend() == BATCHES_AT_ONCE or self._send_letters() == LETTERS_AT_ONCE:
                 self._look_at = now
 

@@ -66,7 +66,7 @@ COMMENT ON FUNCTION ledger.letters_sent(bigint[]) IS 'Marks dead letters whose d
 
 CREATE OR REPLACE FUNCTION ledger.letters_replayed(letters bigint[]) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    UPDATE ledger.dead_letters SET replayed_at = now() WHERE letter_id = ANY (letters)
+    UPDATE ledger.dead_letters SET replayed_at = now() WHERE letter_id = ANY (letters) AND replayed_at IS NULL
 $$;
 
 COMMENT ON FUNCTION ledger.letters_replayed(bigint[]) IS 'Marks dead letters that were answered after all';

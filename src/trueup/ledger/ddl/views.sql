@@ -185,3 +185,88 @@ CREATE VIEW trueup.owed_replies AS
 SELECT d.name AS deployment, o.cluster, o.topic, o.partition, o.batch_id, o.booked_at
 FROM ledger.owed_replies o JOIN ledger.deployments d USING (deployment_id);
 COMMENT ON VIEW trueup.owed_replies IS 'Batches whose replies were not confirmed by the broker yet';
+
+-- Rows are counted where they lie, batch by batch: the batches of the days' reads are a range of numbers, which the
+-- block range index of every day of events finds. Only a batch that does not hold what its reads said is looked at by
+-- partition: where the identity is the record's place, the row's key says the partition; where it is the event's own id
+-- nothing does, so the rows that are there count for the batch's partitions in their order, and the last ones lack.
+-- A letter is of the read that has its offset and its moment of receipt. Of what is read again after a rewind the letter
+-- of the first time stands for a second refusal.
+-- The owner's rights, because readers see no table; with them nothing but these sums.
+CREATE FUNCTION trueup.stream_reconciliation(of_deployment text, first_day date, last_day date)
+RETURNS TABLE (deployment text, cluster text, topic text, partition integer, day date, reads bigint, records bigint,
+               received bigint, answered bigint, repeated bigint, refused bigint, difference bigint, replayed bigint,
+               skipped bigint, reread bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    WITH own AS MATERIALIZED (
+        SELECT r.*, d.name, (r.received_at AT TIME ZONE 'UTC')::date AS day,
+               -- A partition's reads are numbered while its position is locked, so this is the order of their commits.
+               coalesce(
+                   lag(r.next_offset) OVER (
+                       PARTITION BY r.deployment_id, r.cluster, r.topic, r.partition ORDER BY r.read_id
+                   ),
+                   (SELECT b.next_offset FROM ledger.reads b
+                    WHERE b.deployment_id = r.deployment_id AND b.cluster = r.cluster AND b.topic = r.topic
+                      AND b.partition = r.partition AND b.read_id < r.read_id
+                    ORDER BY b.read_id DESC LIMIT 1),
+                   r.first_offset
+               ) AS before
+        FROM ledger.reads r JOIN ledger.deployments d USING (deployment_id)
+        WHERE (of_deployment IS NULL OR d.name = of_deployment)
+          AND r.received_at >= first_day::timestamp AT TIME ZONE 'UTC'
+          AND r.received_at < (last_day + 1)::timestamp AT TIME ZONE 'UTC'
+    ), told AS MATERIALIZED (
+        SELECT batch_id, sum(answered) AS told FROM own WHERE batch_id IS NOT NULL GROUP BY batch_id
+    ), held AS MATERIALIZED (
+        SELECT p.batch_id, count(*) AS held
+        FROM ledger.predictions p
+        WHERE p.batch_id BETWEEN (SELECT min(batch_id) FROM told) AND (SELECT max(batch_id) FROM told)
+          AND p.role = 'champion'
+        GROUP BY p.batch_id
+    ), broken AS MATERIALIZED (
+        SELECT t.batch_id, t.told, coalesce(h.held, 0) AS held, starts_with(b.source, 'event:') AS by_event
+        FROM told t LEFT JOIN held h USING (batch_id) LEFT JOIN ledger.batches b USING (batch_id)
+        WHERE t.told <> coalesce(h.held, 0)
+    ), held_there AS MATERIALIZED (
+        SELECT p.batch_id, split_part(p.source_key, '/', 1) AS partition, count(*) AS held
+        FROM ledger.predictions p JOIN broken b USING (batch_id)
+        WHERE p.batch_id BETWEEN (SELECT min(batch_id) FROM broken) AND (SELECT max(batch_id) FROM broken)
+          AND p.role = 'champion' AND b.by_event IS NOT TRUE
+        GROUP BY 1, 2
+    ), mended AS MATERIALIZED (
+        SELECT o.read_id,
+               CASE WHEN b.by_event IS NOT TRUE THEN coalesce(h.held, 0)
+                    WHEN row_number() OVER backwards = 1 THEN b.held - least(b.held, sum(o.answered) OVER upwards - o.answered)
+                    ELSE least(o.answered, greatest(b.held - (sum(o.answered) OVER upwards - o.answered), 0))
+               END AS answered
+        FROM own o JOIN broken b USING (batch_id)
+        LEFT JOIN held_there h ON h.batch_id = o.batch_id AND h.partition = o.partition::text
+        WINDOW upwards AS (PARTITION BY o.batch_id ORDER BY o.partition),
+               backwards AS (PARTITION BY o.batch_id ORDER BY o.partition DESC)
+    )
+    SELECT o.name, o.cluster, o.topic, o.partition, o.day,
+           count(*), sum(o.records)::bigint, sum(o.instances)::bigint,
+           sum(coalesce(m.answered, o.answered))::bigint, sum(o.repeated)::bigint, sum(l.refused)::bigint,
+           sum(o.instances - coalesce(m.answered, o.answered) - o.repeated - l.refused)::bigint,
+           sum(l.replayed)::bigint,
+           sum(greatest(o.first_offset - o.before, 0))::bigint, sum(greatest(o.before - o.first_offset, 0))::bigint
+    FROM own o
+    LEFT JOIN mended m USING (read_id)
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(f.instances) FILTER (WHERE f.mine), 0)
+                   + least(coalesce(sum(f.instances) FILTER (WHERE NOT f.mine), 0),
+                           greatest(o.refused - coalesce(sum(f.instances) FILTER (WHERE f.mine), 0), 0)) AS refused,
+               coalesce(sum(f.instances) FILTER (WHERE f.mine AND f.is_replayed), 0) AS replayed
+        FROM (
+            SELECT greatest(cardinality(d.places), 1) AS instances, d.received_at = o.received_at AS mine,
+                   d.replayed_at IS NOT NULL AS is_replayed
+            FROM ledger.dead_letters d
+            WHERE o.refused > 0 AND d.deployment_id = o.deployment_id AND d.cluster = o.cluster AND d.topic = o.topic
+              AND d.partition = o.partition AND d.record_offset >= o.first_offset AND d.record_offset < o.next_offset
+              AND d.received_at <= o.received_at
+        ) f
+    ) l
+    GROUP BY 1, 2, 3, 4, 5
+    ORDER BY 1, 2, 3, 5, 4
+$$;
+COMMENT ON FUNCTION trueup.stream_reconciliation(text, date, date) IS 'Of every partition and UTC day of receipt: received = answered + repeated + refused, with answers and dead letters counted where they lie; null: all deployments. skipped are offsets that no record of ours had, reread those read before';

@@ -58,6 +58,12 @@ def upgrade() -> None:
         schema="ledger",
     )
     op.create_index("reads_received", "reads", ["received_at"], schema="ledger", postgresql_using="brin")
+    op.create_index(
+        "reads_of_partition",
+        "reads",
+        ["deployment_id", "cluster", "topic", "partition", "read_id"],
+        schema="ledger",
+    )
     op.create_table(
         "owed_replies",
         sa.Column("batch_id", sa.BigInteger(), nullable=False),
