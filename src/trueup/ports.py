@@ -7,6 +7,7 @@ same test class in ``tests/contract``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Protocol
@@ -175,6 +176,11 @@ class StreamLedger(Protocol):
         A replay's letters are marked and its audit is written in the same commit."""
         ...
 
+    def moving(self, read: Read) -> AbstractContextManager[Any]:
+        """A transaction in which the positions have moved, for what is recorded with them (see OutcomeStore.record).
+        Raises Fenced."""
+        ...
+
     def owed(self, place: Place, partitions: Sequence[int], most: int) -> Sequence[OwedReplies]:
         """Batches whose replies are owed by whoever reads these partitions, oldest first."""
         ...
@@ -203,9 +209,9 @@ class StreamLedger(Protocol):
 class OutcomeStore(Protocol):
     """What really happened, as it became known."""
 
-    def record(self, outcomes: OutcomeBatch) -> OutcomeReceipt:
-        """Adds first and later revisions in one commit; an outcome equal to the latest one
-        changes nothing. Raises LedgerUnavailable."""
+    def record(self, outcomes: OutcomeBatch, within: Any = None) -> OutcomeReceipt:
+        """Adds first and later revisions in one commit, or ``within`` a transaction of ``StreamLedger.moving``; an
+        outcome equal to the latest one changes nothing. Raises LedgerUnavailable."""
         ...
 
 

@@ -66,6 +66,7 @@ class Portion:
     records: int
     tombstones: int
     instances: int
+    recorded: int = 0  # of them: outcomes, which are no predictions
 
 
 @dataclass(frozen=True, slots=True)

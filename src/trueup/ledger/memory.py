@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -211,6 +212,7 @@ class MemoryStreams(MemoryLedger):
     def __init__(self, registry: ModelRegistry, limits: Limits) -> None:
         super().__init__(registry, limits)
         self.away = False
+        self._moving = threading.Lock()
         self.reads: list[Read] = []
         self._positions: dict[tuple[Place, int], int] = {}
         self._owed: dict[int, tuple[Place, int, list[bytes]]] = {}
@@ -226,6 +228,10 @@ class MemoryStreams(MemoryLedger):
 
     def book_read(self, booking: Booking | None, read: Read) -> Receipt | None:
         """Checks every position before anything else."""
+        with self._moving:
+            return self._book_read(booking, read)
+
+    def _book_read(self, booking: Booking | None, read: Read) -> Receipt | None:
         self._answer()
         if any(self._positions.get((read.place, p.partition)) != p.expected for p in read.portions):
             raise Fenced("another owner has moved on")
@@ -238,6 +244,13 @@ class MemoryStreams(MemoryLedger):
             self.reads.append(read)
         self._keep(read, booking, receipt)
         return receipt
+
+    @contextmanager
+    def moving(self, read: Read) -> Iterator[None]:
+        """Moves the positions when the block has ended well."""
+        with self._moving:
+            yield
+            self._book_read(None, read)
 
     def _keep(self, read: Read, booking: Booking | None, receipt: Receipt | None) -> None:
         unanswered = []

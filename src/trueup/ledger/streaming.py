@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -124,6 +125,16 @@ class PostgresStreams(PostgresLedger):
             except psycopg.errors.ObjectNotInPrerequisiteState:
                 raise Fenced("another owner has moved on") from None
 
+    @contextmanager
+    def moving(self, read: Read) -> Iterator[Connection]:
+        """A transaction in which the positions have moved. Raises Fenced."""
+        with self._writer.transaction() as connection:
+            try:
+                connection.execute(_statements(connection, None, read).encode())
+            except psycopg.errors.ObjectNotInPrerequisiteState:
+                raise Fenced("another owner has moved on") from None
+            yield connection
+
     def owed(self, place: Place, partitions: Sequence[int], most: int) -> Sequence[OwedReplies]:
         """Batches whose replies are owed by whoever reads these partitions, oldest first."""
         wanted = (place.deployment_id, place.cluster, place.topic, list(partitions), most)
@@ -218,7 +229,7 @@ def _reads(work: Work | None, read: Read) -> str:
     received = quoted(read.received_at.astimezone(UTC).isoformat())
     rows = []
     for p in read.portions:
-        new = repeated = 0
+        new, repeated = p.recorded, 0
         if work is not None:
             here = work.booked[read.partitions == p.partition]
             new, repeated = int((here == Booked.NEW).sum()), int((here == Booked.REPEATED).sum())

@@ -20,7 +20,7 @@ class MemoryOutcomes:
         self._revisions: dict[_Item, list[Any]] = {}
         self._lock = threading.Lock()
 
-    def record(self, outcomes: OutcomeBatch) -> OutcomeReceipt:
+    def record(self, outcomes: OutcomeBatch, within: Any = None) -> OutcomeReceipt:
         """Adds what is new or changed; within a batch the latest observation of an item counts."""
         values = outcomes.numbers if outcomes.numbers is not None else outcomes.texts
         assert values is not None

@@ -8,6 +8,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import Any
+
 import numpy as np
 
 from trueup.domain.batch import OutcomeBatch, OutcomeReceipt
@@ -51,12 +54,12 @@ class PostgresOutcomes:
     def __init__(self, writer: Pool) -> None:
         self._writer = writer
 
-    def record(self, outcomes: OutcomeBatch) -> OutcomeReceipt:
-        """Adds what is new or changed, in one commit."""
+    def record(self, outcomes: OutcomeBatch, within: Any = None) -> OutcomeReceipt:
+        """Adds what is new or changed, in one commit, or in that of the connection ``within``."""
         if not len(outcomes):
             return OutcomeReceipt(0, 0, 0)
         about = {"contract": outcomes.contract_name, "label": outcomes.label, "source": outcomes.source}
-        with self._writer.transaction() as connection:
+        with self._writer.transaction() if within is None else nullcontext(within) as connection:
             connection.execute(_INCOMING)
             with connection.cursor().copy(_COPY) as copy:
                 copy.write(_lines(outcomes))

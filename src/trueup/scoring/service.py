@@ -217,7 +217,7 @@ class Scoring:
         if len(instances.source.keys) != decoded.received:
             raise InvalidInput("every instance needs one key")
         began = time.perf_counter_ns()
-        refused = _contract_refusals(decoded)
+        refused = contract_refusals(decoded)
         columns, rows = decoded.columns, decoded.rows
         validated = time.perf_counter_ns()
         scored = self._scored(resolved, columns, want_reasons=instances.want_reasons) if len(columns) else []
@@ -359,7 +359,7 @@ def _id(version: ModelVersion) -> int:
     return version.model_version_id
 
 
-def _contract_refusals(decoded: Decoded) -> list[RowRefusal]:
+def contract_refusals(decoded: Decoded) -> list[RowRefusal]:
     """One refusal a bad row, with its field errors; rows beyond the error bound have none listed."""
     if len(decoded.rows) == decoded.received:
         return []

@@ -30,6 +30,9 @@ def stream(
         int | None,
         typer.Option(help="Port for health and metrics; TRUEUP_STREAM__PORT unless given.", min=0, max=65_535),
     ] = None,
+    outcomes: Annotated[
+        bool, typer.Option("--outcomes", help="Record the deployment's topic of outcomes instead of scoring.")
+    ] = False,
 ) -> None:
     """Score a stream exactly once into the ledger until interrupted. Run as many as the topic has partitions.
 
@@ -37,21 +40,22 @@ def stream(
     """
     from trueup.bootstrap import open_services
     from trueup.doors.cli.settings import read_settings
-    from trueup.doors.kafka.opening import kafka, stream_server
+    from trueup.doors.kafka.opening import kafka, outcome_server, stream_server
     from trueup.doors.kafka.telling import Telling
 
     settings = read_settings()
     settings.stream.port = settings.stream.port if port is None else port
     with open_services(settings) as services:
         if from_file is not None:
-            _file(services, deployment, from_file, replies)
+            _file(services, deployment, from_file, replies, outcomes=outcomes)
             return
-        server = stream_server(services, deployment, lambda topic: kafka(services, deployment, topic))
+        opened = outcome_server if outcomes else stream_server
+        server = opened(services, deployment, lambda topic: kafka(services, deployment, topic, outcomes=outcomes))
         told = None
         if settings.stream.port is not None:
             told = Telling(services, settings.host, settings.stream.port, lambda: server.is_ready)
             say(f"health and metrics on {told.address}")
-        say(f"trueup reads the stream of {deployment}")
+        say(f"trueup reads the {'outcomes' if outcomes else 'stream'} of {deployment}")
         clean = _run(server)
         if told is not None:
             told.close()
@@ -73,18 +77,19 @@ def asyncapi() -> None:
         print_json(document(services.registry.deployments(), settings.stream, version("trueup")))
 
 
-def _file(services: object, deployment: str, path: Path, replies: Path | None) -> None:
+def _file(services: object, deployment: str, path: Path, replies: Path | None, *, outcomes: bool) -> None:
     from contextlib import ExitStack
 
     from trueup.bootstrap import Services
     from trueup.doors.kafka.files import topic_of
-    from trueup.doors.kafka.opening import lines, stream_server
+    from trueup.doors.kafka.opening import lines, outcome_server, stream_server
 
     assert isinstance(services, Services)
     with ExitStack() as files:
         out = None if replies is None else files.enter_context(replies.open("ab"))
         broker = lines(services, deployment, path, out)
-        server = stream_server(services, deployment, lambda _: broker, topic=topic_of(path))
+        opened = outcome_server if outcomes else stream_server
+        server = opened(services, deployment, lambda _: broker, topic=topic_of(path))
         _run(server)
     found = services.queries.rows(
         "SELECT coalesce(sum(instances), 0)::bigint AS instances, coalesce(sum(answered), 0)::bigint AS answered,"
@@ -92,7 +97,8 @@ def _file(services: object, deployment: str, path: Path, replies: Path | None) -
         " WHERE deployment = %(deployment)s AND cluster = 'file' AND topic = %(topic)s",
         {"deployment": deployment, "topic": topic_of(path)},
     )[0]
-    say(f"{found['instances']} instances of {path.name} in the ledger: {found['answered']} answered, "
+    what, done = ("outcomes", "recorded") if outcomes else ("instances", "answered")
+    say(f"{found['instances']} {what} of {path.name} in the ledger: {found['answered']} {done}, "
         f"{found['refused']} refused")  # fmt: skip
 
 

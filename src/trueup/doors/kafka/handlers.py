@@ -5,14 +5,11 @@ Steps 2 and 3 of ``docs/explanation/streams.md``; ``server.py`` says when they a
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import groupby
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -26,17 +23,16 @@ from trueup.domain.batch import (
     Channel,
     Decoded,
     Receipt,
-    Refusal,
     RefusalReason,
-    Refusals,
     Source,
 )
 from trueup.domain.contract import FieldError
-from trueup.domain.stream import Letter, Place, Portion, Read, Stream, Unanswered
-from trueup.doors.kafka.reading import BadRecord, Reader, Reading
+from trueup.domain.stream import Place, Read, Stream
+from trueup.doors.kafka.reading import Reader, Reading
+from trueup.doors.kafka.reads import LettersOf, portions_of, refusals_of
 from trueup.doors.kafka.records import Record
 from trueup.ports import Clock, StreamLedger
-from trueup.scoring.service import Instances, Predicted, Resolved, RowRefusal, Scoring
+from trueup.scoring.service import Instances, Predicted, Resolved, Scoring
 from trueup.settings import Limits, Streaming
 from trueup.telemetry.metrics import Metrics
 
@@ -202,92 +198,12 @@ class Handlers:
         now = self._clock()
         return Read(
             place=self._place,
-            portions=list(_portions(records, expected, of_instances, reading.bad)),
+            portions=portions_of(records, expected, of_instances, reading.bad),
             received_at=now,
             partitions=of_instances[predicted.rows],
-            refused=self._refusals(records, reading.bad, predicted.refused, source, now),
-            letters=_Letters(records, reading, predicted),
+            refused=refusals_of(self._place, self._by_place, records, reading.bad, predicted.refused, source, now),
+            letters=LettersOf(records, reading, predicted.refused, predicted.rows),
             owes_replies=self._stream.replies is not None,
-        )
-
-    def _refusals(
-        self,
-        records: Sequence[Record],
-        bad: Sequence[BadRecord],
-        refused: Sequence[RowRefusal],
-        source: Source,
-        now: datetime,
-    ) -> list[Refusals]:
-        found = []
-        number = self._place.deployment_id
-        if bad:
-            rows = []
-            for one in bad:
-                record = records[one.record]
-                digest = None if record.value is None else hashlib.blake2b(record.value, digest_size=16).digest()
-                rows.append(Refusal(f"{record.partition}/{record.offset}", one.reason, one.detail, digest))
-            found.append(Refusals(number, Source(Channel.KAFKA, self._by_place, []), now, now, rows))
-        if refused:
-            rows = [Refusal(source.keys[r.row], r.reason, r.detail) for r in refused]
-            found.append(Refusals(number, replace(source, keys=[]), now, now, rows))
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Letters:
-    """Makes a dead letter of every record that has an instance without an answer."""
-
-    records: Sequence[Record]
-    reading: Reading
-    predicted: Predicted
-
-    def __call__(self, unanswered: Sequence[Unanswered]) -> list[Letter]:
-        found: dict[int, Letter] = {}
-        for one in self.reading.bad:
-            found[one.record] = self._letter(one.record, None, str(one.reason), one.detail)
-        refused = [(r.row, r.reason, r.detail) for r in self.predicted.refused]
-        refused += [(int(self.predicted.rows[row]), reason, detail) for row, reason, detail in unanswered]
-        for row, reason, detail in sorted(refused):
-            record, place = int(self.reading.record_of[row]), int(self.reading.place_of[row])
-            before = found.get(record)
-            if before is None:
-                found[record] = self._letter(record, (place,), str(reason), detail)
-            elif before.places is not None and place not in before.places:
-                found[record] = replace(before, places=(*before.places, place))
-        return [found[record] for record in sorted(found)]
-
-    def _letter(self, place: int, places: tuple[int, ...] | None, reason: str, detail: str) -> Letter:
-        record = self.records[place]
-        return Letter(
-            record.partition,
-            record.offset,
-            places,
-            reason,
-            detail,
-            record.key,
-            record.value,
-            record.headers,
-            record.timestamp_us,
-        )
-
-
-def _portions(
-    records: Sequence[Record],
-    expected: Mapping[int, int | None],
-    of_instances: NDArray[np.int64],
-    bad: Sequence[BadRecord],
-) -> Iterator[Portion]:
-    for partition, group in groupby(sorted(records, key=attrgetter("partition")), key=attrgetter("partition")):
-        own = list(group)
-        unread = sum(1 for one in bad if records[one.record].partition == partition)
-        yield Portion(
-            partition=partition,
-            expected=expected.get(partition),
-            first_offset=own[0].offset,
-            next_offset=own[-1].offset + 1,
-            records=len(own),
-            tombstones=sum(1 for record in own if record.value is None),
-            instances=int((of_instances == partition).sum()) + unread,
         )
 
 

@@ -6,13 +6,17 @@ from collections.abc import Callable
 from typing import IO, TYPE_CHECKING
 
 from trueup.bootstrap import Services, utc_now
+from trueup.contracts.decoding import Decoder
 from trueup.domain.stream import Place, Stream
 from trueup.doors.kafka.broker import Broker
 from trueup.doors.kafka.handlers import Handlers
+from trueup.doors.kafka.outcomes import OutcomeHandlers
+from trueup.doors.kafka.reading import Reader
 from trueup.doors.kafka.reconciling import Reconciling
 from trueup.doors.kafka.replies import Replies
-from trueup.doors.kafka.server import StreamServer
+from trueup.doors.kafka.server import StreamServer, Work
 from trueup.errors import InvalidInput, MissingExtra
+from trueup.outcomes.decoding import outcome_contract
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,26 +33,27 @@ def declared(services: Services, name: str) -> tuple[int, Stream]:
     return deployment.deployment_id, deployment.serving.stream
 
 
-def group_of(services: Services, name: str) -> str:
-    """The consumer group of a deployment's stream."""
-    return services.settings.stream.group or f"trueup.{name}"
+def group_of(services: Services, name: str, *, outcomes: bool = False) -> str:
+    """The consumer group of a deployment's stream, or of its outcomes'."""
+    group = services.settings.stream.group or f"trueup.{name}"
+    return f"{group}.outcomes" if outcomes else group
 
 
-def kafka(services: Services, name: str, topic: str) -> Broker:
+def kafka(services: Services, name: str, topic: str, *, outcomes: bool = False) -> Broker:
     """A member of the deployment's group. Raises MissingExtra, InvalidInput, Unavailable."""
     try:
         from trueup.doors.kafka.confluent import ConfluentBroker
     except ImportError:
         raise MissingExtra("kafka", "reading a stream") from None
-    return ConfluentBroker(topic, group_of(services, name), services.settings.stream)
+    return ConfluentBroker(topic, group_of(services, name, outcomes=outcomes), services.settings.stream)
 
 
 def lines(services: Services, name: str, path: Path, replies: IO[bytes] | None) -> Broker:
-    """A file's lines. Raises InvalidFile."""
+    """A file's lines; of the deployment's stream the replies are written. Raises InvalidFile."""
     from trueup.doors.kafka.files import FileBroker
 
-    _, stream = declared(services, name)
-    return FileBroker(path, services.settings.stream, replies, stream.replies)
+    stream = services.registry.deployment(name).serving.stream
+    return FileBroker(path, services.settings.stream, replies, None if stream is None else stream.replies)
 
 
 def stream_server(
@@ -66,9 +71,39 @@ def stream_server(
     handlers = Handlers(
         services.scoring, services.ledger, metrics, utc_now, services.settings.limits, bounds, name, stream, place
     )
+    server = _served(services, name, stream, place, broker, handlers)
+    metrics.observe("stream_unreconciled_instances", Reconciling(services.queries, name, utc_now))
+    return server
+
+
+def outcome_server(
+    services: Services, name: str, broker_of: Callable[[str], Broker], *, topic: str | None = None
+) -> StreamServer:
+    """The stream of a deployment's outcomes. Raises NotFound, InvalidInput, ContractError, Unavailable."""
+    deployment = services.registry.deployment(name)
+    stream, contract = deployment.serving.outcomes, deployment.champion.contract
+    if stream is None:
+        raise InvalidInput(
+            f"{name} declares no topic of outcomes", next_step="`trueup deploy --serving FILE` with `outcomes: ...`"
+        )
+    if stream.identity or stream.event_time or stream.replies:
+        raise InvalidInput("outcomes have no identity, event_time or replies of their own")
+    settings, metrics = services.settings, services.telemetry.metrics
+    reader = Reader(stream, Decoder(outcome_contract(contract), settings.limits), settings.limits, settings.stream)
+    broker = broker_of(stream.topic)
+    assert deployment.deployment_id is not None
+    place = Place(deployment.deployment_id, broker.cluster, topic or stream.topic)
+    metrics.deployment(name, deployment.deployment_id)
+    handlers = OutcomeHandlers(services.outcomes, services.ledger, metrics, utc_now, contract, reader, place)
+    return _served(services, name, stream, place, broker, handlers)
+
+
+def _served(
+    services: Services, name: str, stream: Stream, place: Place, broker: Broker, handlers: Work
+) -> StreamServer:
+    bounds, metrics = services.settings.stream, services.telemetry.metrics
     replies = Replies(name, stream, place, services.ledger, broker, bounds.replies_in_flight)
     server = StreamServer(handlers, broker, replies, services.ledger, place, bounds, metrics)
     metrics.observe("stream_behind_records", lambda: {name: float(sum(server.behind.values()))})
     metrics.observe("stream_owed_replies", lambda: {name: float(replies.in_flight)})
-    metrics.observe("stream_unreconciled_instances", Reconciling(services.queries, name, utc_now))
     return server

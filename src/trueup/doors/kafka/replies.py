@@ -80,8 +80,8 @@ class Replies:
         if self._stream.replies or self._stream.dead_letters:
             self._look_at = 0.0
 
-    def answer(self, batch: Batch, receipt: Receipt | None) -> None:
-        """Sends the replies to what was booked just now."""
+    def answer(self, batch: Any, receipt: Receipt | None) -> None:
+        """Sends the replies to what was booked just now; outcomes have none."""
         if receipt is not None and self._is_mine_to_send(receipt.batch_id):
             assert receipt.batch_id is not None
             places = np.flatnonzero(receipt.booked == Booked.NEW).tolist()

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from typing import Any, Protocol
 
 from trueup.domain.batch import Receipt
-from trueup.domain.stream import Place
+from trueup.domain.stream import Place, Read
 from trueup.doors.kafka.broker import Broker
-from trueup.doors.kafka.handlers import Batch, Handlers
 from trueup.doors.kafka.records import Record
 from trueup.doors.kafka.replies import Replies
 from trueup.errors import Fenced, TrueupError, Unavailable
@@ -51,12 +51,48 @@ class Pace:
             self.rows = max(bounds.least_rows, min(bounds.batch_rows, fits, 2 * self.rows))
 
 
+class Piece(Protocol):
+    """Records that were worked on and are not booked yet."""
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """As they were taken."""
+        ...
+
+    @property
+    def read(self) -> Read:
+        """What their commit says of them."""
+        ...
+
+    @property
+    def positions(self) -> Mapping[int, int]:
+        """Where their partitions stand once they are booked."""
+        ...
+
+    @property
+    def took_s(self) -> float:
+        """Seconds of work so far."""
+        ...
+
+
+class Work(Protocol):
+    """What is done with records: ``Handlers`` scores them, ``OutcomeHandlers`` records them."""
+
+    def scored(self, records: Sequence[Record], expected: Mapping[int, int | None]) -> Iterator[Any]:
+        """Pieces, each to be booked before the next. Raises Unavailable."""
+        ...
+
+    def book(self, batch: Any) -> Receipt | None:
+        """Raises Fenced, LedgerUnavailable."""
+        ...
+
+
 class StreamServer:
     """Runs one stream in the calling thread until ``stop`` is called from another or by a signal."""
 
     def __init__(
         self,
-        handlers: Handlers,
+        handlers: Work,
         broker: Broker,
         replies: Replies,
         streams: StreamLedger,
@@ -75,7 +111,7 @@ class StreamServer:
         self._stopping = threading.Event()
         self._thread = ThreadPoolExecutor(1, "trueup-stream")
         self._next: dict[int, int | None] = {}  # where each of our partitions stands, with what is being booked
-        self._booking: tuple[Batch, Future[Receipt | None], float] | None = None
+        self._booking: tuple[Piece, Future[Receipt | None], float] | None = None
         self._fault: TrueupError | None = None  # met where it could not be raised
         self._commit_at = 0.0
         self._uncommitted: dict[int, int] = {}
