@@ -44,15 +44,16 @@ bench: $(VENV)/.dev ## measure decoding, booking and serving against their limit
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/booking.py
 	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/streaming.py
 
-bench-peers: $(VENV)-mlserver/.made $(VENV)-kserve/.made $(VENV)-granian/.made ## servers of other makers, for benchmarks/peers
+bench-peers: $(VENV)-mlserver/.made $(VENV)-kserve/.made $(VENV)-granian/.made $(VENV)-quix/.made ## servers of other makers, for benchmarks/peers
 
 lock: $(VENV)/.dev ## resolve the dependencies anew, with hashes
 	$(BIN)/uv pip compile pyproject.toml --extra demo --group editable --python-version 3.11 --universal --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate -o requirements/demo.txt
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --python-version 3.11 --universal \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/dev.txt
-	for name in clients bench-mlserver bench-kserve bench-granian; do \
+	for name in clients bench-mlserver bench-kserve bench-granian bench-quix; do \
 		$(BIN)/uv pip compile requirements/$$name.in --python-version 3.11 --universal --generate-hashes \
 			--no-emit-index-url --no-header --no-annotate -o requirements/$$name.txt || exit 1; done
 
@@ -65,7 +66,7 @@ types: $(VENV)/.dev ## make the TypeScript types from the OpenAPI document (need
 	cd clients/typescript && npm ci && npm run generate && npm run check
 
 clean: ## remove what the commands above made here (not the data of trueup)
-	rm -rf $(VENV) $(VENV)-clients $(VENV)-mlserver $(VENV)-kserve $(VENV)-granian build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache
+	rm -rf $(VENV) $(VENV)-clients $(VENV)-mlserver $(VENV)-kserve $(VENV)-granian $(VENV)-quix build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache
 
 $(VENV)/.made:
 	@echo "== a virtual environment in $(VENV)"
@@ -91,7 +92,8 @@ $(VENV)-clients/.made: requirements/clients.txt
 $(VENV)-mlserver/.made: requirements/bench-mlserver.txt
 $(VENV)-kserve/.made: requirements/bench-kserve.txt
 $(VENV)-granian/.made: requirements/bench-granian.txt
-$(VENV)-clients/.made $(VENV)-mlserver/.made $(VENV)-kserve/.made $(VENV)-granian/.made:
+$(VENV)-quix/.made: requirements/bench-quix.txt
+$(VENV)-clients/.made $(VENV)-mlserver/.made $(VENV)-kserve/.made $(VENV)-granian/.made $(VENV)-quix/.made:
 	@echo "== installing $(@D) (once)"
 	@$(PYTHON) -m venv --clear $(@D)
 	@$(@D)/bin/python -m pip install --quiet --require-hashes -r $<

@@ -16,6 +16,8 @@ import numpy as np
 from contestants import CONTRACT, FEATURES, pinned
 
 IDLE_S = 3.0
+PEERS = Path(__file__).parent / "peers"
+QUIX = Path(__file__).parents[1] / ".venv-quix" / "bin" / "python"
 Told = dict[str, Any]  # rows, seconds, cpu_s, and milliseconds from append to booked: p50, p99
 
 
@@ -83,7 +85,7 @@ def hand_written(bootstrap: str, topic: str, most: int, model: str) -> Told:
     booster = xgboost.Booster(model_file=model, params={"nthread": 1})
     names = [f"f{i}" for i in range(FEATURES)]
     reading, watch = consumer(bootstrap, topic), Watch(most)
-    with database() as url, psycopg.connect(url) as connection:
+    with Database() as url, psycopg.connect(url) as connection:
         columns = ", ".join(f"{name} double precision" for name in names)
         connection.execute(
             f"CREATE TABLE scored (id bigserial PRIMARY KEY, item text, {columns}, score double precision)"
@@ -109,6 +111,48 @@ def hand_written(bootstrap: str, topic: str, most: int, model: str) -> Told:
             watch.booked([m.timestamp()[1] for m in found])
     reading.close()
     return watch.told()
+
+
+def quix(bootstrap: str, topic: str, most: int, model: str) -> Told:
+    """Quix Streams with its own sink, watched from outside: when how many rows were there."""
+    import subprocess
+
+    import psutil
+    import psycopg
+
+    watch = Watch(most)
+    with Database() as url, psycopg.connect(url, autocommit=True) as connection:
+        folder = str(connection.info.host)
+        process = subprocess.Popen(
+            [str(QUIX), str(PEERS / "quix_loop.py"), bootstrap, topic, folder, "bench", "postgres", model],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        pinned(1)
+        seen: list[tuple[float, int]] = []  # moment, rows
+        while not watch.over:
+            time.sleep(0.01)
+            found = _counted(connection)
+            if found > watch.rows:
+                watch.started()
+                watch.rows, watch.ended = found, time.perf_counter()
+                seen.append((time.time() * 1e3, found))
+        cpu = psutil.Process(process.pid).cpu_times()
+        process.kill()
+        process.wait()
+        at = [row[0] for row in connection.execute("SELECT extract(epoch FROM timestamp) * 1e3 FROM scored ORDER BY 1")]
+    booked = np.repeat([moment for moment, _ in seen], np.diff([0, *(rows for _, rows in seen)]))
+    watch.ages = [booked - np.array(at[: len(booked)], np.float64)]
+    first = seen[0][1] if seen else 0
+    return {**watch.told(), "rows": max(1, watch.rows - first), "cpu_s": cpu.user + cpu.system}
+
+
+def _counted(connection: Any) -> int:
+    import psycopg
+
+    try:
+        return int(connection.execute("SELECT count(*) FROM scored").fetchone()[0])
+    except psycopg.errors.UndefinedTable:
+        return 0
 
 
 def ours(bootstrap: str, topic: str, most: int, model: str) -> Told:
@@ -194,7 +238,7 @@ def aged(url: str) -> None:
     _aged(url)
 
 
-class database:
+class Database:
     """A PostgreSQL of the loop's own, on the other core."""
 
     def __enter__(self) -> str:
@@ -220,5 +264,6 @@ CONTESTANTS: dict[str, tuple[Callable[[str, str, int, str], Told], float]] = {
     "trueup, booking nothing": (ours_unbooked, 1.0),
     "trueup, exactly once": (ours, 1.0),
     "hand-written loop, at least once": (hand_written, 0.15),
+    **({"Quix Streams, PostgreSQL sink": (quix, 0.1)} if QUIX.exists() else {}),
 }
 """Each with the share of the records that it is given: a slow one needs no more."""

@@ -235,7 +235,8 @@ def _extras() -> Any:
     from importlib.util import find_spec
 
     modules = {"onnx": "onnxruntime", "xgboost": "xgboost", "lightgbm": "lightgbm", "sklearn": "skops",
-               "mlflow": "mlflow", "grpc": "grpc_health", "oidc": "joserfc", "client": "httpx2",
+               "mlflow": "mlflow", "grpc": "grpc_health", "kafka": "confluent_kafka", "iso20022": "lxml",
+               "oidc": "joserfc", "client": "httpx2",
                "arrow": "pyarrow", "pandas": "pandas", "polars": "polars"}  # fmt: skip
     for extra, module in modules.items():
         there = find_spec(module) is not None
