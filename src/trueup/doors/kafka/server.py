@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -32,6 +33,7 @@ from trueup.telemetry import log
 from trueup.telemetry.metrics import Metrics
 
 HEARTBEAT_S = 0.5  # a stream that waits for the ledger is seen by its group so often
+AHEAD = 2  # batches that are booked or wait for it while the next is polled and scored
 GLANCE_S = 0.002  # a stream that waits for records looks so often whether its batch is booked
 COMMIT_S = 1.0
 
@@ -111,7 +113,7 @@ class StreamServer:
         self._stopping = threading.Event()
         self._thread = ThreadPoolExecutor(1, "trueup-stream")
         self._next: dict[int, int | None] = {}  # where each of our partitions stands, with what is being booked
-        self._booking: tuple[Piece, Future[Receipt | None], float] | None = None
+        self._booking: deque[tuple[Piece, Future[Receipt | None]]] = deque()  # oldest first
         self._fault: TrueupError | None = None  # met where it could not be raised
         self._commit_at = 0.0
         self._uncommitted: dict[int, int] = {}
@@ -145,7 +147,7 @@ class StreamServer:
             self._broker.hold(GLANCE_S)
         else:
             self._start(self._polled())
-        if self._booking is not None and self._booking[1].done():
+        while self._booking and self._booking[0][1].done():
             self._finish()
         self._replies.turn()
         self._commit()
@@ -158,31 +160,36 @@ class StreamServer:
 
     @property
     def _is_busy(self) -> bool:
-        return self._booking is not None or self._replies.in_flight > 0
+        return bool(self._booking) or self._replies.in_flight > 0
 
     def _start(self, records: Sequence[Record]) -> None:
-        """Step 3: scores, waits for the batch before, and has this one booked."""
+        """Step 3: scores, and has it booked after the batches before, of which few may wait."""
         if not records:
             return
         for batch in self._handlers.scored(records, dict(self._next)):
-            self._finish()
-            self._booking = (batch, self._thread.submit(self._handlers.book, batch), time.perf_counter())
+            while len(self._booking) >= AHEAD:
+                self._finish()
+            self._booking.append((batch, self._thread.submit(self._book, batch)))
             self._next.update(batch.positions)
 
+    def _book(self, batch: Piece) -> Receipt | None:
+        """In the thread. A batch behind one that failed is fenced by its position."""
+        began = time.perf_counter()
+        receipt = self._handlers.book(batch)
+        self._pace.took(len(batch.records), batch.took_s + time.perf_counter() - began)
+        return receipt
+
     def _finish(self) -> None:
-        """The rest of step 3: waits until the batch is booked, and answers it. Raises Unavailable, Fenced."""
-        if self._booking is None:
-            return
-        batch, future, began = self._booking
+        """The rest of step 3: waits until the oldest batch is booked, and answers it. Raises Unavailable, Fenced."""
+        batch, future = self._booking[0]
         held = False
         while not _done_within(future, HEARTBEAT_S):
             self._broker.hold(0)
             held = True
-        self._booking = None
+        self._booking.popleft()
         receipt = future.result()
         if held:
             self._broker.go_on(self._next)
-        self._pace.took(len(batch.records), batch.took_s + time.perf_counter() - began)
         self._uncommitted.update(batch.positions)
         self._replies.answer(batch, receipt)
 
@@ -215,10 +222,9 @@ class StreamServer:
                 wait_s = min(2 * wait_s, self._bounds.retry_most_s)
 
     def _abandon(self) -> None:
-        """Waits for the batch in hand, whatever becomes of it: the ledger knows."""
-        if self._booking is not None:
-            _, future, _ = self._booking
-            self._booking = None
+        """Waits for what is in hand, whatever becomes of it: the ledger knows."""
+        while self._booking:
+            _, future = self._booking.popleft()
             while not _done_within(future, HEARTBEAT_S):
                 self._broker.hold(0)
             with suppress(TrueupError):
@@ -233,7 +239,8 @@ class StreamServer:
     def _drain(self) -> bool:
         """What is being booked is booked, and what is owed is sent."""
         try:
-            self._finish()
+            while self._booking:
+                self._finish()
             self._commit_at = 0.0
             self._commit()
             return self._replies.drain(self._bounds.drain_s)
@@ -259,10 +266,10 @@ class StreamServer:
         """Lets go of partitions after what was read of them is booked."""
         self._metrics.stream_turned(self._place.deployment_id, rebalances=1)
         log("stream").info("revoked", topic=self._place.topic, partitions=list(partitions))
-        if self._booking is not None:
-            _, future, _ = self._booking
+        until = time.monotonic() + self._bounds.session_ms / 1e3
+        for _, future in list(self._booking):
             with suppress(TrueupError, TimeoutError):
-                future.result(self._bounds.session_ms / 1e3)
+                future.result(max(0.0, until - time.monotonic()))
         self._forgo(partitions)
 
     def lost(self, partitions: Sequence[int]) -> None:
