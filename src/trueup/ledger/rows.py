@@ -34,8 +34,9 @@ COLUMNS = (
 
 _ROW = struct.pack(">h", len(COLUMNS))
 
-# Packed at once: the server works on one chunk while the next is packed, so the first is small.
-FIRST_ROWS, MOST_ROWS = 64, 512
+# Packed at once: the server works on one chunk while the next is packed, so the first is small. Each next one is twice
+# as large, because sending lets go of Python's lock, for which a busy thread then has to wait.
+FIRST_ROWS, MOST_ROWS = 64, 4096
 
 _EPOCH_DAY = 10_957  # 2000-01-01, where PostgreSQL begins to count, in days and in microseconds since 1970
 _DAY_US = 86_400_000_000
