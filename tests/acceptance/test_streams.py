@@ -43,12 +43,7 @@ CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
 CREATE TRIGGER disk_full BEFORE INSERT ON ledger.reads EXECUTE FUNCTION disk_full()
 """
-REWIND = """
-INSERT INTO ledger.audit (actor, action, subject, detail)
-SELECT 'owner', 'rewind', topic || '/' || partition, jsonb_build_object('from', next_offset, 'to', 0)
-FROM ledger.positions;
-UPDATE ledger.positions SET next_offset = 0, moved_at = now()
-"""
+RUNBOOK = Path(__file__).parents[2] / "docs" / "runbooks" / "streams.md"
 
 
 @dataclass
@@ -236,8 +231,13 @@ def _stopped(desk: Desk) -> None:
 
 @when("the owner sets the stream's positions back to the beginning, with an audit row")
 def _rewound(desk: Desk) -> None:
-    with psycopg.connect(desk.urls.owner) as connection:
-        connection.execute(REWIND)
+    """By the statements of the runbook, as they are written there."""
+    (statements,) = re.findall(r"```sql\n(.*?)```", RUNBOOK.read_text(), re.DOTALL)
+    with psycopg.connect(desk.urls.owner, autocommit=True) as connection:
+        connection.execute(
+            statements.replace("'fails'", "'settlement'").replace("'trades'", f"'{desk.topic}'").encode()
+        )
+    assert desk.query("SELECT sum((detail->>'from')::int) FROM ledger.audit WHERE action = 'rewind'") == [(20,)]
 
 
 @then(parsers.parse("{number:d} instructions were received"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,3 +94,21 @@ def test_each_line_of_the_streams_failure_table_names_a_test_that_there_is():
     assert steps
     killed = {name for line in lines if "killed" in line for name in re.findall(r"`([a-z]+)`", line)}
     assert killed == set(re.findall(r'^    "(\w+)"', steps[0], re.MULTILINE))
+
+
+def test_the_plans_of_streams_are_what_the_named_figures_give():
+    text = (ROOT / "docs/explanation/sizing.md").read_text(encoding="utf-8")
+    value = {n: float(v.replace(",", "")) for n, v in re.findall(r"^\| `(\w+)` \| ([\d.,]+) \|", text, re.MULTILINE)}
+    plans = {name: cells for name, *cells in (line.strip("| ").split(" | ") for line in text.splitlines())}
+    for i, peak in enumerate((10_000, 50_000, 200_000, 1_000_000)):
+        processes = math.ceil(peak / (value["consume"] * value["busy"])) + 1
+        assert plans["processes (cores)"][i] == str(processes)
+        assert int(plans["partitions"][i]) >= processes * value["spread"]
+        assert plans["PostgreSQL instances"][i] == str(math.ceil(peak / (value["book"] * value["busy"])))
+        at_rest = peak * value["mean"] * 86_400 * value["hot"] * value["row"] / 1e12
+        assert plans["PostgreSQL's disks, `hot` days"][i].startswith(f"{at_rest:.1f} TB")
+        for line, bytes_per_s in (
+            ("Kafka in, and out", peak * value["event"]),
+            ("write-ahead log, all instances", peak * value["wal"]),
+        ):
+            assert plans[line][i].startswith(f"{bytes_per_s / 1e6:.0f} MB/s")
