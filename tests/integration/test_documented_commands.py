@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from brokers import Cluster
+from streams import until
 from trueup.ledger.embedded import EmbeddedPostgres
 
 ROOT = Path(__file__).parents[2]
@@ -157,3 +160,48 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path):
     assert "[{'business_key': 'T1', 'score': 0.9, 'outcome': 1.0}]" in first
     (commands,) = blocks(page, "console")
     assert "T1" in reader.run("bash", "-euc", commands)
+
+
+def test_the_streams_tutorial_does_what_it_says(tmp_path: Path, kafka: Cluster):
+    page = ROOT / "docs/tutorials/first-stream.md"
+    reader = Place(tmp_path)
+    reader.environment |= {"TRUEUP_STREAM__BOOTSTRAP": kafka.bootstrap, "TRUEUP_STREAM__WAIT_S": "0.1"}
+    for name, text in zip(("contract.yaml", "serving.yaml"), blocks(page, "yaml"), strict=True):
+        (tmp_path / name).write_text(text)
+    for name, text in zip(("my_models.py", "topics.py", "send.py", "look.py"), blocks(page, "python"), strict=True):
+        (tmp_path / name).write_text(text.replace("127.0.0.1:9092", kafka.bootstrap))
+    (tmp_path / "events.jsonl").write_text(blocks(page, "json")[0])
+    path, deploy, broker, stream, found, count, from_file = blocks(page, "console")
+    assert (path, broker) == ("export PYTHONPATH=$PWD\n", "make kafka\n")
+    reader.environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+
+    def read_until(records: int) -> None:
+        """Runs the stream until that many records are booked, and then as Ctrl-C ends it."""
+        process = subprocess.Popen(stream.split(), cwd=tmp_path, env=reader.environment)
+        done = ["trueup", "db", "psql", "--", "-Atc", "SELECT sum(records) FROM reads"]
+        until(lambda: int(reader.run(*done).strip() or 0) >= records, 60)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+
+    reader.run("bash", "-euc", deploy)
+    reader.run(sys.executable, "topics.py")
+    reader.run(sys.executable, "send.py")
+    read_until(6)
+    shown = reader.run("bash", "-euc", found)
+    assert "undecodable | not JSON" in shown
+    assert re.search(r"I1 +\| +0.9 \| chase +\| event:\S+/settlement.instructions \| I1", shown)
+    assert re.search(r"6 \| +4 \| +1 \| +1\n", shown)
+    told = reader.run(sys.executable, "look.py")
+    assert len(re.findall(r"^settlement.scores .*\"fails-stream\".* None$", told, re.MULTILINE)) == 4
+    assert "settlement.refused I5;7000,00 b'undecodable'" in told
+    reader.run(sys.executable, "send.py")
+    read_until(12)
+    assert re.search(r"^ +4$", reader.run("bash", "-euc", count), re.MULTILINE)
+    letters = "SELECT count(*) FROM dead_letters"
+    assert reader.run("trueup", "db", "psql", "--", "-Atc", letters) == "2\n"
+    done = subprocess.run(
+        ["bash", "-euc", from_file], cwd=tmp_path, env=reader.environment, capture_output=True, text=True, timeout=120
+    )
+    said = "3 instances of events.jsonl in the ledger: 2 answered, 1 refused\n"
+    assert done.stderr.count(said) == 2, done.stderr
+    assert (tmp_path / "replies.jsonl").read_text().count('"prediction_id"') == 2
