@@ -216,6 +216,7 @@ class MemoryStreams(MemoryLedger):
         self._owed: dict[int, tuple[Place, int, list[bytes]]] = {}
         self._letters: dict[int, tuple[Place, Letter]] = {}
         self._sent: set[int] = set()
+        self._commits = threading.Lock()
 
     def positions(self, place: Place) -> dict[int, int]:
         """The next offset of each partition that was ever read."""
@@ -224,6 +225,10 @@ class MemoryStreams(MemoryLedger):
 
     def book_read(self, booking: Booking | None, read: Read) -> Receipt | None:
         """Checks every position before anything else."""
+        with self._commits:
+            return self._book_read(booking, read)
+
+    def _book_read(self, booking: Booking | None, read: Read) -> Receipt | None:
         self._answer()
         if any(self._positions.get((read.place, p.partition)) != p.expected for p in read.portions):
             raise Fenced("another owner has moved on")

@@ -69,7 +69,7 @@ class _Rebalance:
     partitions: list[int]
 
 
-@dataclass(slots=True)
+@dataclass
 class MemoryBroker:
     """Reads one topic of ``topics``. Whose its partitions are is what the test says: all, unless told otherwise."""
 
