@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING
+from dataclasses import replace
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any
 
 from trueup.bootstrap import Services, utc_now
 from trueup.domain.stream import Place, Stream
 from trueup.doors.kafka.broker import Broker
+from trueup.doors.kafka.formats.installed import Formats
 from trueup.doors.kafka.handlers import Handlers
 from trueup.doors.kafka.replies import Replies
 from trueup.doors.kafka.server import StreamServer
 from trueup.errors import InvalidInput, MissingExtra
+from trueup.settings import Streaming
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+REGISTRY_S = 10.0  # how long the schema registry may take to answer
+_NUMBERS = ("timeout", "max.retries", "retries.wait.ms", "retries.max.wait.ms", "cache.capacity",
+            "cache.latest.ttl.sec")  # fmt: skip
 
 
 def declared(services: Services, name: str) -> tuple[int, Stream]:
@@ -49,6 +57,23 @@ def lines(services: Services, path: Path, replies: IO[bytes] | None) -> Broker:
     return FileBroker(path, services.settings.stream, replies)
 
 
+def registry_client(bounds: Streaming) -> Any:
+    """Confluent's client of the schema registry that the settings name. Raises InvalidInput."""
+    from confluent_kafka.schema_registry import SchemaRegistryClient
+
+    chosen: dict[str, Any] = {**bounds.registry}
+    chosen.update((name, value.get_secret_value()) for name, value in bounds.registry_secrets.items())
+    try:
+        chosen.update((name, float(chosen[name])) for name in _NUMBERS if name in chosen)
+        # The stream tries again by itself, and stays a member of its group meanwhile.
+        return SchemaRegistryClient({"timeout": REGISTRY_S, "max.retries": 0, **chosen})
+    except (ValueError, TypeError, OSError):  # whose words may hold a secret
+        raise InvalidInput(
+            "the schema registry's client refuses its settings",
+            next_step="check TRUEUP_STREAM__REGISTRY, such as url, and the secrets",
+        ) from None
+
+
 def stream_server(
     services: Services, name: str, broker_of: Callable[[str], Broker], *, topic: str | None = None
 ) -> StreamServer:
@@ -58,12 +83,17 @@ def stream_server(
     """
     number, stream = declared(services, name)
     services.scoring.resolve(name, fresh=True)
+    bounds, metrics = services.settings.stream, services.telemetry.metrics
+    formats = Formats(partial(registry_client, bounds))
     broker = broker_of(stream.topic)
     place = Place(number, broker.cluster, topic or stream.topic)
-    bounds, metrics = services.settings.stream, services.telemetry.metrics
+    if topic is not None:
+        stream = replace(stream, dead_letters=None)  # a file has no such topic: the ledger keeps them
     handlers = Handlers(
-        services.scoring, services.ledger, metrics, utc_now, services.settings.limits, bounds, name, stream, place
+        *(services.scoring, services.ledger, metrics, utc_now, services.settings.limits, bounds, name),
+        *(stream, place, formats),
     )
+    handlers.check()
     replies = Replies(name, stream, place, services.ledger, broker, bounds.replies_in_flight)
     server = StreamServer(handlers, broker, replies, services.ledger, place, bounds, metrics)
     metrics.observe("stream_behind_records", lambda: {name: float(sum(server.behind.values()))})

@@ -118,7 +118,7 @@ class Replies:
             self._has_more = replies_left or letters_left
 
     def drain(self, seconds: float) -> bool:
-        """Waits until everything is confirmed and forgotten, at most so long; whether it is. Raises LedgerUnavailable."""
+        """Waits until everything is confirmed and forgotten, at most so long. Raises LedgerUnavailable."""
         until = time.monotonic() + seconds
         while self._owes and time.monotonic() < until:
             self._broker.serve(0.05)
