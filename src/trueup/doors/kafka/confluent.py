@@ -33,7 +33,8 @@ OURS = frozenset(
     (
         *("group.id", "enable.auto.commit", "enable.auto.offset.store", "auto.offset.reset", "isolation.level"),
         *("partition.assignment.strategy", "group.protocol", "enable.idempotence", "acks", "bootstrap.servers"),
-        *("session.timeout.ms", "enable.partition.eof"),
+        *("session.timeout.ms", "heartbeat.interval.ms", "enable.partition.eof", "transactional.id"),
+        *("auto.commit.enable", "metadata.broker.list", "request.required.acks"),  # other names of some of them
     )
 )
 _FATAL = (
@@ -57,8 +58,8 @@ class ConfluentBroker:
         self._failure: KafkaError | None = None
         options = client_options(bounds)
         try:
-            self._consumer = Consumer(options | _reading(group, bounds), logger=_client_log())
-            self._producer = Producer(options | _WRITING, logger=_client_log())
+            self._consumer = Consumer(_READING | options | _promised(group, bounds), logger=_client_log())
+            self._producer = Producer(_WRITING | options | {"enable.idempotence": True}, logger=_client_log())
         except (KafkaException, ValueError, TypeError):
             raise InvalidInput(
                 "the Kafka client refuses its settings", next_step="check TRUEUP_STREAM__CLIENT and the secrets"
@@ -93,6 +94,8 @@ class ConfluentBroker:
         until = time.monotonic() + wait_s
         while True:
             found = self._consumer.poll(max(0.0, until - time.monotonic()))
+            if found is not None and (error := found.error()) is not None:
+                self._failed(error)
             self._pause()  # also what was assigned meanwhile
             if found is None and time.monotonic() >= until:
                 return
@@ -110,8 +113,8 @@ class ConfluentBroker:
                     if time.monotonic() > until or place.partition not in self._ours:
                         raise Unavailable("a partition cannot be read yet", next_step="try again") from None
                     self._consumer.poll(_SEEK_AGAIN_S)
-        with suppress(KafkaException):
-            self._consumer.resume(places)
+        with suppress(KafkaException):  # also those that were assigned while a seek was tried again
+            self._consumer.resume([TopicPartition(self._topic, number) for number in self._ours])
         self._held = False
 
     def commit(self, offsets: Mapping[int, int]) -> None:
@@ -245,7 +248,8 @@ def client_options(bounds: Streaming) -> dict[str, Any]:
     return {"client.id": "trueup", **chosen, "bootstrap.servers": bounds.bootstrap}
 
 
-def _reading(group: str, bounds: Streaming) -> dict[str, Any]:
+def _promised(group: str, bounds: Streaming) -> dict[str, Any]:
+    """What is ours of a consumer's settings."""
     return {
         "group.id": group,
         "enable.auto.commit": False,
@@ -255,11 +259,12 @@ def _reading(group: str, bounds: Streaming) -> dict[str, Any]:
         "partition.assignment.strategy": "cooperative-sticky",
         "session.timeout.ms": bounds.session_ms,
         "heartbeat.interval.ms": max(100, bounds.session_ms // 4),
-        "fetch.error.backoff.ms": 50,
     }
 
 
-_WRITING: dict[str, Any] = {"enable.idempotence": True, "linger.ms": 5, "compression.type": "lz4"}
+# What a deployment may set otherwise. A dead letter is as large as its record: the broker says what is too large.
+_READING: dict[str, Any] = {"fetch.error.backoff.ms": 50}
+_WRITING: dict[str, Any] = {"linger.ms": 5, "compression.type": "lz4", "message.max.bytes": 100_000_000}
 
 
 def _client_log() -> Any:

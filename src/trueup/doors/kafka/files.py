@@ -68,6 +68,7 @@ class FileBroker:
     def hold(self, wait_s: float) -> None:
         """Takes nothing until ``go_on``."""
         self._held = True
+        time.sleep(wait_s)
 
     def go_on(self, offsets: Mapping[int, int | None]) -> None:
         """Skips to a line."""

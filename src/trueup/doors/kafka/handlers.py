@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueup.contracts.decoding import Decoder
-from trueup.contracts.horizon import event_times
 from trueup.domain.batch import (
     EVENT_SOURCE,
+    Booked,
     Booking,
     Channel,
     Decoded,
@@ -27,7 +27,8 @@ from trueup.domain.batch import (
     Source,
 )
 from trueup.domain.contract import FieldError
-from trueup.domain.stream import Place, Read, Stream
+from trueup.domain.stream import Place, Read, Stream, Unanswered
+from trueup.doors.kafka.formats.installed import Formats
 from trueup.doors.kafka.reading import Reader, Reading
 from trueup.doors.kafka.reads import LettersOf, portions_of, refusals_of
 from trueup.doors.kafka.records import Record
@@ -70,6 +71,7 @@ class Handlers:
         name: str,
         stream: Stream,
         place: Place,
+        formats: Formats | None = None,
     ) -> None:
         self._scoring = scoring
         self._streams = streams
@@ -80,9 +82,14 @@ class Handlers:
         self._name = name
         self._stream = stream
         self._place = place
+        self._formats = formats or Formats()
         where = f"{place.cluster}/{place.topic}"
         self._by_place, self._by_id = f"kafka:{where}", f"{EVENT_SOURCE}{where}"
         self._reader_of = lru_cache(2)(self._made_reader)  # the deployed contract, and the one before it
+
+    def check(self) -> None:
+        """Raises InvalidInput where the stream does not fit its contract, and MissingExtra."""
+        self._reader_of(self._scoring.resolve(self._name).decoder)
 
     def scored(
         self, records: Sequence[Record], expected: Mapping[int, int | None], wanted: Wanted | None = None
@@ -122,12 +129,12 @@ class Handlers:
         appended = np.fromiter((record.timestamp_us for record in batch.records), np.int64, len(batch.records))
         ages = now_us - appended[appended >= 0]
         received = sum(portion.instances for portion in batch.read.portions)
-        letters = sum(1 for _ in batch.read.letters(()))
-        self._metrics.stream_booked(number, ages, received=received, letters=letters)
+        letters = batch.read.letters(_unbooked(receipt))
+        self._metrics.stream_booked(number, ages, received=received, letters=len(letters))
         return receipt
 
     def _made_reader(self, decoder: Decoder) -> Reader:
-        return Reader(self._stream, decoder, self._limits, self._bounds)
+        return Reader(self._stream, decoder, self._limits, self._bounds, self._formats)
 
     def _predicted(
         self, resolved: Resolved, records: Sequence[Record], reading: Reading, began: float
@@ -138,7 +145,8 @@ class Handlers:
         received = np.full(decoded.received, _naive(self._clock()), "datetime64[us]")
         steps = np.zeros((decoded.received, 4), np.int32)
         steps[:, 0] = min(int((time.perf_counter() - began) * 1e6), _MOST_US)
-        decoded = self._in_bounds(decoded, when)
+        if reading.event_us is None and when is not None:
+            decoded = self._in_bounds(decoded, when)
         instances = Instances(decoded, source, received, steps, when)
         return self._scoring.predict(resolved, instances), source
 
@@ -162,20 +170,17 @@ class Handlers:
         appended = np.fromiter((record.timestamp_us for record in records), np.int64, len(records))
         return appended[reading.record_of].view("datetime64[us]")
 
-    def _in_bounds(self, decoded: Decoded, when: NDArray[np.datetime64] | None) -> Decoded:
-        """Without the instances whose event lies too far away to be booked, or that nobody dates."""
-        own = event_times(decoded.columns) if when is None else when[decoded.rows]
-        assert own is not None
-        days = own.view(np.int64) // _DAY_US
+    def _in_bounds(self, decoded: Decoded, appended: NDArray[np.datetime64]) -> Decoded:
+        """Without the instances that were appended too long ago to be booked, or nobody knows when."""
+        own_us = appended[decoded.rows].view(np.int64)
+        days = own_us // _DAY_US
         today = int(self._clock().timestamp() // 86_400)
         good = (days >= today - self._limits.event_past_days) & (days <= today + self._limits.event_future_days)
-        if when is not None:
-            good &= own.view(np.int64) >= 0
+        good &= own_us >= 0
         if good.all():
             return decoded
         bad = decoded.rows[~good].tolist()
-        field = decoded.columns.contract.event_time if when is None else ""
-        errors = [FieldError(row, field, "range", "a moment within the bounds of the settings") for row in bad]
+        errors = [FieldError(row, "", "range", "appended within the days that the ledger keeps") for row in bad]
         most = self._limits.field_errors
         return Decoded(
             decoded.columns.take(good),
@@ -205,6 +210,11 @@ class Handlers:
             letters=LettersOf(records, reading, predicted.refused, predicted.rows),
             owes_replies=self._stream.replies is not None,
         )
+
+
+def _unbooked(receipt: Receipt | None) -> list[Unanswered]:
+    places = [] if receipt is None else np.flatnonzero(receipt.booked >= Booked.CONFLICT).tolist()
+    return [(place, RefusalReason.CONFLICT, "") for place in places]
 
 
 def _naive(moment: datetime) -> datetime:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING
+from dataclasses import replace
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any
 
 from trueup.bootstrap import Services, utc_now
 from trueup.contracts.decoding import Decoder
 from trueup.domain.stream import Place, Stream
 from trueup.doors.kafka.broker import Broker
+from trueup.doors.kafka.formats.installed import Formats
 from trueup.doors.kafka.handlers import Handlers
 from trueup.doors.kafka.outcomes import OutcomeHandlers
 from trueup.doors.kafka.reading import Reader
@@ -17,9 +20,14 @@ from trueup.doors.kafka.replies import Replies
 from trueup.doors.kafka.server import StreamServer, Work
 from trueup.errors import InvalidInput, MissingExtra
 from trueup.outcomes.decoding import outcome_contract
+from trueup.settings import Streaming
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+REGISTRY_S = 10.0  # how long the schema registry may take to answer
+_NUMBERS = ("timeout", "max.retries", "retries.wait.ms", "retries.max.wait.ms", "cache.capacity",
+            "cache.latest.ttl.sec")  # fmt: skip
 
 
 def declared(services: Services, name: str) -> tuple[int, Stream]:
@@ -56,6 +64,28 @@ def lines(services: Services, name: str, path: Path, replies: IO[bytes] | None) 
     return FileBroker(path, services.settings.stream, replies, None if stream is None else stream.replies)
 
 
+def registry_client(bounds: Streaming) -> Any:
+    """Confluent's client of the schema registry that the settings name. Raises InvalidInput."""
+    from confluent_kafka.schema_registry import SchemaRegistryClient
+
+    chosen: dict[str, Any] = {**bounds.registry}
+    chosen.update((name, value.get_secret_value()) for name, value in bounds.registry_secrets.items())
+    try:
+        chosen.update((name, float(chosen[name])) for name in _NUMBERS if name in chosen)
+        # The stream tries again by itself, and stays a member of its group meanwhile.
+        return SchemaRegistryClient({"timeout": REGISTRY_S, "max.retries": 0, **chosen})
+    except (ValueError, TypeError, OSError):  # whose words may hold a secret
+        raise InvalidInput(
+            "the schema registry's client refuses its settings",
+            next_step="check TRUEUP_STREAM__REGISTRY, such as url, and the secrets",
+        ) from None
+
+
+def formats_of(bounds: Streaming) -> Formats:
+    """The formats of records, with a client of the registry for those that ask one."""
+    return Formats(partial(registry_client, bounds))
+
+
 def stream_server(
     services: Services, name: str, broker_of: Callable[[str], Broker], *, topic: str | None = None
 ) -> StreamServer:
@@ -65,12 +95,16 @@ def stream_server(
     """
     number, stream = declared(services, name)
     services.scoring.resolve(name, fresh=True)
+    bounds, metrics = services.settings.stream, services.telemetry.metrics
     broker = broker_of(stream.topic)
     place = Place(number, broker.cluster, topic or stream.topic)
-    bounds, metrics = services.settings.stream, services.telemetry.metrics
+    if topic is not None:
+        stream = replace(stream, dead_letters=None)  # a file has no such topic: the ledger keeps them
     handlers = Handlers(
-        services.scoring, services.ledger, metrics, utc_now, services.settings.limits, bounds, name, stream, place
+        *(services.scoring, services.ledger, metrics, utc_now, services.settings.limits, bounds, name),
+        *(stream, place, formats_of(bounds)),
     )
+    handlers.check()
     server = _served(services, name, stream, place, broker, handlers)
     metrics.observe("stream_unreconciled_instances", Reconciling(services.queries, name, utc_now))
     return server
@@ -89,7 +123,9 @@ def outcome_server(
     if stream.identity or stream.event_time or stream.replies:
         raise InvalidInput("outcomes have no identity, event_time or replies of their own")
     settings, metrics = services.settings, services.telemetry.metrics
-    reader = Reader(stream, Decoder(outcome_contract(contract), settings.limits), settings.limits, settings.stream)
+    formats = formats_of(settings.stream)
+    decoder = Decoder(outcome_contract(contract), settings.limits)
+    reader = Reader(stream, decoder, settings.limits, settings.stream, formats)
     broker = broker_of(stream.topic)
     assert deployment.deployment_id is not None
     place = Place(deployment.deployment_id, broker.cluster, topic or stream.topic)

@@ -16,7 +16,7 @@ from trueup.bootstrap import Services, utc_now
 from trueup.domain.batch import Booked, RefusalReason
 from trueup.domain.stream import Letter, Place, Read, Replay, Unanswered
 from trueup.doors.kafka.handlers import Handlers
-from trueup.doors.kafka.opening import declared
+from trueup.doors.kafka.opening import declared, formats_of
 from trueup.doors.kafka.records import Record
 
 AT_ONCE = 100  # letters of one commit, each of which may be as large as a record
@@ -79,6 +79,7 @@ class Replaying:
             self._name,
             self._stream,
             place,
+            formats_of(settings.stream),
         )
 
 

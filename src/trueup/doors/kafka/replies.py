@@ -62,6 +62,7 @@ class Replies:
         self._partitions: set[int] = set()
         self._look_at = 0.0 if stream.replies or stream.dead_letters else float("inf")
         self._look_again_at = self._look_at
+        self._has_more = False  # than was looked at: the next look is when some of that is forgotten
         self._in_flight = 0
 
     @property
@@ -74,6 +75,11 @@ class Replies:
         """Whether nothing more should be read before some are confirmed."""
         return self._in_flight >= self._most
 
+    @property
+    def has_room(self) -> bool:
+        """Whether reading may begin again after it was full: not at once, which would be for a few records only."""
+        return self._in_flight <= self._most // 2
+
     def follow(self, partitions: Sequence[int]) -> None:
         """Owes what these partitions owe from now on, also what others booked and did not send."""
         self._partitions = set(partitions)
@@ -82,41 +88,51 @@ class Replies:
 
     def answer(self, batch: Any, receipt: Receipt | None) -> None:
         """Sends the replies to what was booked just now; outcomes have none."""
-        if receipt is not None and self._is_mine_to_send(receipt.batch_id):
-            assert receipt.batch_id is not None
-            places = np.flatnonzero(receipt.booked == Booked.NEW).tolist()
-            owed = self._owed[receipt.batch_id] = _Owed(len(places))
-            for document in self._documents(batch, receipt, places):
-                self._send(owed, self._reply(document), partial(self._batch_done, receipt.batch_id))
-        if self._stream.dead_letters is not None and (batch.read.refused or batch.read.letters(())):
+        if receipt is not None and receipt.batch_id is not None and self._stream.replies is not None:
+            self._answer(batch, receipt, receipt.batch_id)
+        conflicts = receipt is not None and bool((receipt.booked >= Booked.CONFLICT).any())
+        if self._stream.dead_letters is not None and (conflicts or batch.read.refused or batch.read.letters(())):
             self._look_at = 0.0
 
-    def _is_mine_to_send(self, batch_id: int | None) -> bool:
-        """Not where it was found in the ledger, and so sent, between its commit and here."""
-        known = batch_id in self._owed or batch_id in self._confirmed
-        return batch_id is not None and self._stream.replies is not None and not known
+    def _answer(self, batch: Batch, receipt: Receipt, number: int) -> None:
+        if self._is_sent(number):  # found in the ledger between its commit and now
+            return
+        places = np.flatnonzero(receipt.booked == Booked.NEW).tolist()
+        owed = self._owed[number] = _Owed(len(places))
+        for document in self._documents(batch, receipt, places):
+            self._send(owed, self._reply(document), partial(self._batch_done, number))
+
+    def _is_sent(self, batch_id: int) -> bool:
+        return batch_id in self._owed or batch_id in self._confirmed
 
     def turn(self) -> None:
         """Serves deliveries, forgets what was confirmed, and looks for what is owed. Raises LedgerUnavailable."""
         self._broker.serve()
         now = time.monotonic()
-        if now >= self._forget_at and (self._confirmed or self._confirmed_letters):
+        if (now >= self._forget_at or self._has_more) and (self._confirmed or self._confirmed_letters):
             self._forget()
             self._forget_at = now + FORGET_S
+            if self._has_more:
+                self._look_at = now
         if now >= min(self._look_at, self._look_again_at) and self._partitions and not self.is_full:
             self._look_at = float("inf")
             self._look_again_at = now + LOOK_S
-            if self._resend() == BATCHES_AT_ONCE or self._send_letters() == LETTERS_AT_ONCE:
-                self._look_at = now
+            replies_left, letters_left = self._resend(), self._send_letters()
+            self._has_more = replies_left or letters_left
 
     def drain(self, seconds: float) -> bool:
         """Waits until everything is confirmed and forgotten, at most so long. Raises LedgerUnavailable."""
         until = time.monotonic() + seconds
-        while (self._in_flight or self._look_at != float("inf")) and time.monotonic() < until and self._partitions:
+        while self._owes and time.monotonic() < until:
             self._broker.serve(0.05)
             self.turn()
         self._forget()
-        return not self._in_flight
+        return not self._owes
+
+    @property
+    def _owes(self) -> bool:
+        looks = self._has_more or self._look_at != float("inf")
+        return self._in_flight > 0 or (looks and bool(self._partitions))
 
     def _forget(self) -> None:
         if self._confirmed:
@@ -126,35 +142,46 @@ class Replies:
             self._streams.letters_sent(self._confirmed_letters)
             self._confirmed_letters = []
 
-    def _resend(self) -> int:
-        """Sends what is owed by earlier owners, or was given up; how many batches there were."""
+    def _resend(self) -> bool:
+        """Sends what is owed by earlier owners, or was given up; whether there may be more."""
         if self._stream.replies is None:
-            return 0
+            return False
         found = self._streams.owed(self._place, sorted(self._partitions), BATCHES_AT_ONCE)
-        fresh = [o for o in found if o.batch_id not in self._owed and o.batch_id not in self._confirmed]
-        for owed in fresh:
+        for owed in found:
+            if self._is_sent(owed.batch_id):
+                continue
+            if self.is_full:
+                return True
             self._resend_batch(owed)
-        return len(found) if fresh else 0
+        return len(found) == BATCHES_AT_ONCE
 
     def _resend_batch(self, owed: OwedReplies) -> None:
         state = self._owed[owed.batch_id] = _Owed(1)  # one more than is sent, until all are
-        for row in self._streams.replies(self._place, [owed]):
-            state.left += 1
-            self._send(state, self._reply(_document_of(row)), partial(self._batch_done, owed.batch_id))
-        state.left -= 1
-        if not state.left:
-            self._batch_done(owed.batch_id)
+        try:
+            for row in self._streams.replies(self._place, [owed]):
+                state.left += 1
+                self._send(state, self._reply(_document_of(row)), partial(self._batch_done, owed.batch_id))
+        except BaseException:
+            state.failed = True  # the rest is sent another time, with what was sent now
+            raise
+        finally:
+            state.left -= 1
+            if not state.left:
+                self._batch_done(owed.batch_id)
 
-    def _send_letters(self) -> int:
+    def _send_letters(self) -> bool:
+        """Sends what was not sent yet; whether there may be more."""
         if self._stream.dead_letters is None:
-            return 0
+            return False
         found = self._streams.letters(self._place, sorted(self._partitions), LETTERS_AT_ONCE)
         for letter in found:
+            if self.is_full:
+                return True
             number = letter.letter_id
             if number is not None and number not in self._letters and number not in self._confirmed_letters:
                 state = self._letters[number] = _Owed(1)
                 self._send(state, self._dead_letter(letter), partial(self._letter_done, number))
-        return len(found)
+        return len(found) == LETTERS_AT_ONCE
 
     def _send(self, owed: _Owed, message: Message, done: Any) -> None:
         self._in_flight += 1

@@ -46,11 +46,11 @@ class Pace:
         self.rows = bounds.batch_rows
 
     def took(self, rows: int, seconds: float) -> None:
-        """Learns from a batch; only full ones tell how large the next may be."""
+        """Learns from a batch: of one that is not full only that it took too long."""
         bounds = self._bounds
-        fits = int(rows * bounds.batch_ms / 1e3 / max(seconds, 1e-6))
-        if fits < self.rows or rows >= self.rows:
-            self.rows = max(bounds.least_rows, min(bounds.batch_rows, fits, 2 * self.rows))
+        if rows >= self.rows or seconds * 1e3 > bounds.batch_ms:
+            fits = int(rows * bounds.batch_ms / 1e3 / max(seconds, 1e-6))
+            self.rows = min(bounds.batch_rows, max(bounds.least_rows, min(fits, 2 * self.rows)))
 
 
 class Piece(Protocol):
@@ -115,6 +115,8 @@ class StreamServer:
         self._next: dict[int, int | None] = {}  # where each of our partitions stands, with what is being booked
         self._booking: deque[tuple[Piece, Future[Receipt | None]]] = deque()  # oldest first
         self._fault: TrueupError | None = None  # met where it could not be raised
+        self._retry_s = bounds.retry_s
+        self._holds = False  # the broker, until there is room for replies
         self._commit_at = 0.0
         self._uncommitted: dict[int, int] = {}
         self.is_ready = False
@@ -129,23 +131,30 @@ class StreamServer:
         self._broker.open(self)
         try:
             while not self._stopping.is_set() and (self._is_busy or not self._broker.ended):
-                try:
-                    self._turn()
-                    self.is_ready = True
-                except (Unavailable, Fenced) as fault:
-                    self.is_ready = False
-                    self._look_anew(fault)
+                self.turn()
             return self._drain()
         finally:
             self._thread.shutdown()
             self._broker.close()
 
+    def turn(self) -> None:
+        """Steps 2 to 5, once; after a fault, step 1 again."""
+        try:
+            self._turn()
+            self.is_ready = True
+        except (Unavailable, Fenced) as fault:
+            self.is_ready = False
+            self._look_anew(fault)
+
     def _turn(self) -> None:
         """Steps 2 to 5, once. Raises Unavailable, Fenced."""
         self._raise_fault()
-        if self._replies.is_full:
+        if self._replies.is_full or (self._holds and not self._replies.has_room):
+            self._holds = True
             self._broker.hold(GLANCE_S)
         else:
+            if self._holds:
+                self._go_on()
             self._start(self._polled())
         while self._booking and self._booking[0][1].done():
             self._finish()
@@ -156,7 +165,10 @@ class StreamServer:
         """Step 2: what nobody has scored yet, of partitions that are still ours."""
         found = self._broker.take(self._pace.rows, GLANCE_S if self._is_busy else self._bounds.wait_s)
         self._raise_fault()
-        return [r for r in found if r.partition in self._next and r.offset >= (self._next[r.partition] or 0)]
+        return self._unread(found)
+
+    def _unread(self, records: Sequence[Record]) -> Sequence[Record]:
+        return [r for r in records if r.partition in self._next and r.offset >= (self._next[r.partition] or 0)]
 
     @property
     def _is_busy(self) -> bool:
@@ -164,13 +176,20 @@ class StreamServer:
 
     def _start(self, records: Sequence[Record]) -> None:
         """Step 3: scores, and has it booked after the batches before, of which few may wait."""
-        if not records:
-            return
-        for batch in self._handlers.scored(records, dict(self._next)):
-            while len(self._booking) >= AHEAD:
-                self._finish()
-            self._booking.append((batch, self._thread.submit(self._book, batch)))
-            self._next.update(batch.positions)
+        while records:
+            for batch in self._handlers.scored(records, dict(self._next)):
+                while len(self._booking) >= AHEAD:
+                    self._finish()
+                if not self._follows(batch):
+                    break
+                self._booking.append((batch, self._thread.submit(self._book, batch)))
+                self._next.update(batch.positions)
+            records = self._unread(records)  # some where a partition came or went while a batch before was booked
+
+    def _follows(self, batch: Piece) -> bool:
+        """Whether its partitions are ours, and stand where it begins."""
+        nobody = -1
+        return all(self._next.get(p.partition, nobody) == p.expected for p in batch.read.portions)
 
     def _book(self, batch: Piece) -> Receipt | None:
         """In the thread. A batch behind one that failed is fenced by its position."""
@@ -189,9 +208,14 @@ class StreamServer:
         self._booking.popleft()
         receipt = future.result()
         if held:
-            self._broker.go_on(self._next)
+            self._go_on()
+        self._retry_s = self._bounds.retry_s
         self._uncommitted.update(batch.positions)
         self._replies.answer(batch, receipt)
+
+    def _go_on(self) -> None:
+        self._broker.go_on(self._next)
+        self._holds = False
 
     def _commit(self) -> None:
         """Step 5, once a second."""
@@ -208,18 +232,16 @@ class StreamServer:
         log("stream").warning("looks_anew", topic=self._place.topic, because=type(fault).__name__)
         self._metrics.stream_turned(self._place.deployment_id, restarts=1)
         self._abandon()
-        wait_s = self._bounds.retry_s
         while not self._stopping.is_set():
-            try:
-                self._broker.hold(wait_s)
+            wait_s, self._retry_s = self._retry_s, min(2 * self._retry_s, self._bounds.retry_most_s)
+            self._broker.hold(wait_s)
+            with suppress(Unavailable):
                 positions = self._streams.positions(self._place)
                 self._fault = None
                 self._next = {partition: positions.get(partition) for partition in self._next}
-                self._broker.go_on(self._next)
+                self._go_on()
                 self._replies.follow(list(self._next))
                 return
-            except Unavailable:
-                wait_s = min(2 * wait_s, self._bounds.retry_most_s)
 
     def _abandon(self) -> None:
         """Waits for what is in hand, whatever becomes of it: the ledger knows."""
