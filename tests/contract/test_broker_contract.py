@@ -89,7 +89,7 @@ class InFile(Log):
             file.writelines((value or b"") + b"\n" for value in values)
 
     def broker(self, **bounds: Any) -> Broker:
-        return FileBroker(self.path, Streaming(**bounds), self.out)
+        return FileBroker(self.path, Streaming(**bounds), self.out, "out")
 
     def sent(self) -> list[Written]:
         return [(None, line, ()) for line in self.out.getvalue().splitlines()]

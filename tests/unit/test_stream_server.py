@@ -25,7 +25,7 @@ from trueup.domain.stream import Place, Read, Stream
 from trueup.doors.kafka.handlers import Handlers
 from trueup.doors.kafka.memory import MemoryBroker, MemoryTopics
 from trueup.doors.kafka.replies import BATCHES_AT_ONCE, Replies
-from trueup.doors.kafka.server import Pace, StreamServer
+from trueup.doors.kafka.server import AHEAD, Pace, StreamServer
 from trueup.errors import InvalidInput, LedgerUnavailable, ScoringError
 from trueup.ledger.memory import MemoryStreams
 from trueup.ports import PredictionFilter
@@ -198,7 +198,7 @@ class Member:
         return (
             not self.broker._coming
             and all(known.get((place, p), 0) == len(self.broker.topics.partition("trades", p)) for p in mine)
-            and server._booking is None
+            and not server._booking
             and not self.replies.in_flight
             and not self.ledger.owed(place, mine, 1)
             and not self.ledger.letters(place, mine, 1)
@@ -423,11 +423,13 @@ class TestRebalances:
         desk.write(*range(100, 105), partition=1)
         member = desk.member(batch_rows=10, least_rows=1).opened()
         member.turns(desk.ledger.begun.is_set)
-        desk.write(*range(5, 10))
+        desk.write(*range(5, 8))
+        member.turns(lambda: len(member.server._booking) == AHEAD)
+        desk.write(*range(8, 10))
         desk.write(*range(105, 110), partition=1)
 
         def later() -> None:
-            wait_for(lambda: "hold" in member.broker.told)  # a batch is scored, and the one before is not booked
+            wait_for(lambda: "hold" in member.broker.told)  # a batch is scored, and those before are not booked
             member.broker.revoke(0)
             wait_for(lambda: not member.broker._coming)
             desk.ledger.gate.set()
@@ -437,7 +439,7 @@ class TestRebalances:
         member.turns(lambda: member.broker.ours == [1, 2])
         thread.join()
         member.settle()
-        assert desk.ledger.positions(desk.place) == {0: 5, 1: 10}
+        assert desk.ledger.positions(desk.place) == {0: 8, 1: 10}
         assert set(member.server._next) == {1, 2}
         desk.member(0).opened().settle()
         assert desk.booked() == desk.all_keys()
@@ -454,7 +456,7 @@ class TestRebalances:
         other.opened().settle()
         assert desk.booked() == desk.all_keys()
         desk.ledger.gate.set()
-        zombie.turns(lambda: zombie.server._booking is None and zombie.broker.ours == [1, 2])
+        zombie.turns(lambda: not zombie.server._booking and zombie.broker.ours == [1, 2])
         desk.write(7, partition=2)
         zombie.settle()
         assert desk.booked() == desk.all_keys()
