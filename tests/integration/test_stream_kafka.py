@@ -37,6 +37,7 @@ from trueup.domain.stream import Stream
 from trueup.doors.kafka.opening import kafka as kafka_broker
 from trueup.doors.kafka.opening import stream_server
 from trueup.doors.kafka.server import StreamServer
+from trueup.errors import InvalidInput
 from trueup.ledger.embedded import EmbeddedPostgres
 from trueup.ledger.urls import Urls
 from trueup.settings import Streaming
@@ -358,6 +359,16 @@ decision: {threshold: 0.5, at_or_above: chase, below: pass, abstain_between: [0.
 expected_cost: probability x amount
 """)
 
+DECIDED_BY_OTHERS = trueup.load_contract("""
+name: other
+version: 1
+fields:
+  account: {type: string, role: key}
+  amount: float64
+  lots: int64
+output: {kind: probability}
+""")
+
 
 def test_replies_are_complete_and_the_same_from_memory_and_from_the_ledger(
     topic: Callable[..., Topic], monkeypatch: pytest.MonkeyPatch
@@ -522,6 +533,17 @@ def test_the_process_tells_its_lag_and_stops_cleanly(topic: Callable[..., Topic]
     committed = {found.partition: found.offset for found in group.committed(partitions, 20)}
     group.close()
     assert committed == dict(place.query("SELECT partition, next_offset FROM ledger.positions"))
+
+
+def test_a_stream_that_does_not_fit_its_contract_is_refused_when_it_is_deployed(up: trueup.Trueup):
+    misfit = trueup.Serving(stream=Stream("t", fields=(("amuont", "value.a"),)), replay_grade=GRADE)
+    fits = trueup.Serving(stream=Stream("t", fields=(("account", "key"), ("amount", "value.a"))), replay_grade=GRADE)
+    with pytest.raises(InvalidInput):
+        up.deploy("t", contract=CONTRACT, model=MODEL, version="1", serving=misfit)
+    assert up.deployments() == []
+    up.deploy("t", contract=CONTRACT, model=MODEL, version="1", serving=fits)
+    with pytest.raises(InvalidInput):  # nor may the contract become another under it
+        up.deploy("t", contract=DECIDED_BY_OTHERS, model=MODEL, version="2")
 
 
 def test_a_topic_that_is_not_there_is_said_at_once(topic: Callable[..., Topic], kafka: Cluster):
