@@ -185,6 +185,15 @@ class Cluster:
                 java.wait(lambda node=node: self._knows(node, name, partitions))
         return name
 
+    def remove(self, name: str) -> None:
+        """Removes a topic with all that it holds."""
+        admin = self._admin()
+        admin.delete_topics([name])[name].result(START_TIMEOUT_S)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while name in self._admin().list_topics(timeout=START_TIMEOUT_S).topics:
+            assert time.monotonic() < deadline, "it is still there"
+            time.sleep(0.05)
+
     def leader(self, topic: str, partition: int = 0) -> int:
         """The node that leads the partition now."""
         return int(self._admin().list_topics(topic, timeout=START_TIMEOUT_S).topics[topic].partitions[partition].leader)

@@ -169,6 +169,10 @@ class StreamLedger(Protocol):
         """The next offset of each partition that was ever read."""
         ...
 
+    def begin_at(self, place: Place, offsets: Mapping[int, int]) -> None:
+        """Gives partitions that were never read the position from which they will be; others keep theirs."""
+        ...
+
     def book_read(self, booking: Booking | None, read: Read) -> Receipt | None:
         """Books rows, refusals and dead letters, and moves the positions, in one commit; None where nothing was to
         be booked. Raises Fenced where a position is not what the read started from: then nothing is booked.

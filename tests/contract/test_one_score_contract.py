@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,7 +16,12 @@ import tritonclient.http as triton
 import grpc_calls
 import trueup
 from serving import Served, serving
+from streams import until
+from trueup.domain.stream import Stream
 from trueup.doors.auth import ApiRole
+from trueup.doors.kafka.files import topic_of
+from trueup.doors.kafka.memory import MemoryBroker, MemoryTopics
+from trueup.doors.kafka.opening import lines, stream_server
 
 FIELDS = [f"f{i}" for i in range(6)]
 CONTRACT = (
@@ -20,6 +29,7 @@ CONTRACT = (
     + "".join(f"  {name}: {{type: float64, nullable: true}}\n" for name in FIELDS)
     + "output: {kind: probability}\nlabel: {name: l, type: bool, horizon: {days: 1}}\n"
 )
+NUMBERS = itertools.count()
 RNG = np.random.default_rng(4)
 X = RNG.normal(size=(64, 6))
 X[RNG.random(X.shape) < 0.1] = np.nan
@@ -35,7 +45,8 @@ def booster() -> Any:
 
 @pytest.fixture
 def door(up: trueup.Trueup, booster: Any) -> Iterator[Served]:
-    up.deploy("t", contract=CONTRACT, model=booster, version="1")
+    stream = trueup.Serving(stream=Stream("rows", replies="scores"))
+    up.deploy("t", contract=CONTRACT, model=booster, version="1", serving=stream)
     with serving(up) as served:
         yield served
 
@@ -99,7 +110,38 @@ def by_invocations(door: Served, rows: list[int]) -> list[float]:
     return sent.json()["predictions"]  # type: ignore[no-any-return]
 
 
+def by_topic(door: Served, rows: list[int]) -> list[float]:
+    topics, services = MemoryTopics(), door.up.services
+    topics.make("rows", 2)
+    topics.make("scores")
+    for i in rows:
+        topics.append("rows", json.dumps(instance(i)).encode(), partition=i % 2)
+    broker = MemoryBroker(topics, "rows", services.settings.stream, cluster=f"c{next(NUMBERS)}")
+    server = stream_server(services, "t", lambda _: broker)
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(server.run)
+        until(lambda: len(topics.records("scores")) == len(rows) or done.done(), 30)
+        server.stop()
+        assert done.result() is True
+    return replied((r.value or b"" for r in topics.records("scores")), rows)
+
+
+def by_file(door: Served, rows: list[int]) -> list[float]:
+    services, out = door.up.services, io.BytesIO()
+    path = services.settings.data_dir / f"rows-{next(NUMBERS)}"
+    path.write_bytes(b"".join(json.dumps(instance(i)).encode() + b"\n" for i in rows))
+    assert stream_server(services, "t", lambda _: lines(services, path, out), topic=topic_of(path)).run()
+    return replied(out.getvalue().splitlines(), rows)
+
+
+def replied(values: Iterable[bytes], rows: list[int]) -> list[float]:
+    found = {document["business_key"]: document["score"] for document in map(json.loads, values)}
+    return [found[f"I{i}"] for i in rows]
+
+
 DOORS = {
+    "topic": by_topic,
+    "file": by_file,
     "invocations": by_invocations,
     "records": by_records,
     "python": by_python,

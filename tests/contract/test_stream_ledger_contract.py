@@ -177,6 +177,13 @@ class TestEveryStreamLedger:
         assert desk.streams.owed(desk.place(), [0], 10) == []
         assert len(desk.streams.owed(desk.place(), [0, 1], 10)) == 1
 
+    def test_a_partition_that_was_never_read_begins_where_it_is_told_and_others_stay(self, desk: Streaming):
+        desk.read([trade(1)])
+        desk.streams.begin_at(desk.place(), {0: 7, 1: 9})
+        assert desk.streams.positions(desk.place()) == {0: 1, 1: 9}
+        desk.read([trade(2)], partition=1, start=9, expected=9)
+        assert desk.streams.positions(desk.place()) == {0: 1, 1: 10}
+
     def test_places_do_not_mix(self, desk: Streaming):
         desk.read([trade(1)])
         other = Place(desk.place().deployment_id, "c2", "trades")

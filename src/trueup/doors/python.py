@@ -30,7 +30,7 @@ from trueup.contracts.reading import load_contract
 from trueup.domain.batch import REQUEST_SOURCE, Booked, Channel, Decoded, OutcomeReceipt, RefusalReason, Role, Source
 from trueup.domain.contract import Contract
 from trueup.domain.deployment import Deployment, Serving
-from trueup.errors import InstanceErrors, InvalidQuery, MissingExtra
+from trueup.errors import InstanceErrors, InvalidQuery, MissingExtra, NotFound
 from trueup.outcomes.decoding import outcome_batch, outcome_contract
 from trueup.ports import PredictionFilter
 from trueup.scoring.service import Instances, Predicted, Response
@@ -81,6 +81,8 @@ class Trueup:
         Raises ContractError, ModelRefused, ParityError, Conflict.
         """
         agreed = contract if isinstance(contract, Contract) else load_contract(contract)
+        if role is Role.CHAMPION:
+            self._check_stream(name, agreed, serving)
         deployed = self.services.deploying.deploy(
             name,
             contract=agreed,
@@ -93,6 +95,18 @@ class Trueup:
         )
         self.services.scoring.resolve(name, fresh=True)  # what this process scores next, it scores with this
         return deployed
+
+    def _check_stream(self, name: str, contract: Contract, serving: Serving | None) -> None:
+        """Raises InvalidInput where the stream that it will have does not fit the contract."""
+        if serving is None:
+            try:
+                serving = self.services.registry.deployment(name).serving
+            except NotFound:
+                return
+        if serving.stream is not None:
+            from trueup.doors.kafka.opening import check_fits
+
+            check_fits(serving.stream, contract, self.services.settings)
 
     def score(
         self,

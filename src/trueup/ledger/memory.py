@@ -7,7 +7,7 @@ and the real one to the same sentences.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
@@ -225,6 +225,12 @@ class MemoryStreams(MemoryLedger):
         """The next offset of each partition that was ever read."""
         self._answer()
         return {partition: offset for (of, partition), offset in self._positions.items() if of == place}
+
+    def begin_at(self, place: Place, offsets: Mapping[int, int]) -> None:
+        """Those without a position get one."""
+        self._answer()
+        for partition, offset in offsets.items():
+            self._positions.setdefault((place, partition), offset)
 
     def book_read(self, booking: Booking | None, read: Read) -> Receipt | None:
         """Checks every position before anything else."""

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -45,6 +45,7 @@ from trueup.postgres import Connection
 _POSITIONS = (
     "SELECT partition, next_offset FROM ledger.positions WHERE deployment_id = %s AND cluster = %s AND topic = %s"
 )
+_BEGIN = "SELECT ledger.move_position(%s, %s, %s, %s, NULL, %s)"
 _READS = """
     INSERT INTO ledger.reads (deployment_id, cluster, topic, partition, first_offset, next_offset, records, tombstones,
                               instances, answered, repeated, refused, batch_id, received_at) VALUES """
@@ -93,6 +94,12 @@ class PostgresStreams(PostgresLedger):
         """The next offset of each partition that was ever read."""
         with self._writer.transaction() as connection:
             return dict(connection.execute(_POSITIONS, (place.deployment_id, place.cluster, place.topic)).fetchall())
+
+    def begin_at(self, place: Place, offsets: Mapping[int, int]) -> None:
+        """Gives partitions that were never read the position from which they will be; others keep theirs."""
+        for partition, offset in sorted(offsets.items()):
+            with self._writer.connection() as connection, suppress(psycopg.errors.ObjectNotInPrerequisiteState):
+                connection.execute(_BEGIN, (place.deployment_id, place.cluster, place.topic, partition, offset))
 
     def book_read(self, booking: Booking | None, read: Read) -> Receipt | None:
         """Books rows, refusals and dead letters and moves the positions, in one commit. Raises Fenced."""

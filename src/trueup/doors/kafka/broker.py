@@ -77,6 +77,10 @@ class Broker(Protocol):
         """Has deliveries told, waiting so long; how many messages still wait for theirs."""
         ...
 
+    def beginnings(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """Where these partitions of ours start if they were never read and their past is not wanted (`latest`)."""
+        ...
+
     def behind(self) -> Mapping[int, int]:
         """Records of each of our partitions that were not taken yet, as far as is known."""
         ...

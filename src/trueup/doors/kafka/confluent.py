@@ -56,6 +56,7 @@ class ConfluentBroker:
         self._ours: dict[int, int] = {}  # partitions, and where each began that the ledger does not know
         self._held = False
         self._failure: KafkaError | None = None
+        self._refused = ""  # why this topic is not the one that the ledger knows
         options = client_options(bounds)
         try:
             self._consumer = Consumer(_READING | options | _promised(group, bounds), logger=_client_log())
@@ -64,7 +65,8 @@ class ConfluentBroker:
             raise InvalidInput(
                 "the Kafka client refuses its settings", next_step="check TRUEUP_STREAM__CLIENT and the secrets"
             ) from None
-        self.cluster = bounds.cluster or self._cluster_id()
+        found = self._cluster_id()  # looked up in any case: a topic that is not there is told now
+        self.cluster = bounds.cluster or found
 
     @property
     def ended(self) -> bool:
@@ -83,7 +85,7 @@ class ConfluentBroker:
     def take(self, most: int, wait_s: float) -> list[Record]:
         """Waits for a first record, and takes what else the client has fetched already."""
         first = self._consumer.poll(wait_s)
-        if first is None:
+        if first is None or self._refused:
             self._raise_failure()
             return []
         return self._records([first, *(self._consumer.consume(most - 1, 0) if most > 1 else ())])
@@ -149,6 +151,10 @@ class ConfluentBroker:
         self._producer.poll(wait_s)
         return len(self._producer)
 
+    def beginnings(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """The ends when they were first ours, where the past is not wanted."""
+        return {p: self._ours[p] for p in partitions if self._ours.get(p, OFFSET_BEGINNING) >= 0}
+
     def behind(self) -> Mapping[int, int]:
         """By what the client has heard from the brokers: no question is asked."""
         found = {}
@@ -185,6 +191,8 @@ class ConfluentBroker:
             self._ours.setdefault(number, self._beginning(number))
         offsets = watcher.assigned(numbers)
         known = offsets or dict.fromkeys(numbers)
+        for number in numbers:
+            self._check(number, known[number])
         consumer.incremental_assign([self._at(number, known[number]) for number in numbers])
         if offsets is None or self._held:
             consumer.pause([TopicPartition(self._topic, number) for number in numbers])
@@ -194,6 +202,18 @@ class ConfluentBroker:
         told(numbers)
         for number in numbers:
             self._ours.pop(number, None)
+
+    def _check(self, partition: int, offset: int | None) -> None:
+        """Notices a topic that was made again, whose records would be taken for old ones, and records that expired."""
+        if offset is None:
+            return
+        with suppress(KafkaException):  # asked again at the next assignment; a stream does not fail for it
+            place = TopicPartition(self._topic, partition)
+            low, high = self._consumer.get_watermark_offsets(place, ASK_S)
+            if offset > high:
+                self._refused = "the topic holds less than the ledger has read of it: it was made again"
+            elif offset < low:
+                log("kafka").error("records_expired", topic=self._topic, partition=partition, records=low - offset)
 
     def _beginning(self, partition: int) -> int:
         """Where a partition starts that was never read: of "latest" the end as it is when it is first ours."""
@@ -213,18 +233,18 @@ class ConfluentBroker:
             self._consumer.pause([TopicPartition(self._topic, number) for number in self._ours])
 
     def _records(self, fetched: Sequence[Fetched]) -> list[Record]:
-        found = []
+        found, topic = [], self._topic
         for message in fetched:
             error = message.error()
             if error is not None:
                 self._failed(error)
                 continue
             kind, moment = message.timestamp()
-            appended = -1 if kind == TIMESTAMP_NOT_AVAILABLE else moment * 1000
-            fetched_from: tuple[Any, Any] = (message.partition(), message.offset())  # both are there without an error
+            place: tuple[Any, Any] = (message.partition(), message.offset())  # both are there without an error
             headers: Any = message.headers() or ()
-            found.append(Record(self._topic, *fetched_from, appended, message.key(), message.value(), headers))
-        if not found:
+            appended = -1 if kind == TIMESTAMP_NOT_AVAILABLE else moment * 1000
+            found.append(Record(topic, *place, appended, message.key(), message.value(), headers))
+        if not found or self._refused:
             self._raise_failure()
         return found
 
@@ -234,6 +254,8 @@ class ConfluentBroker:
             self._failure = error
 
     def _raise_failure(self) -> None:
+        if self._refused:
+            raise StreamFailed(self._refused, next_step="name its cluster anew by TRUEUP_STREAM__CLUSTER")
         if self._failure is not None:
             raise StreamFailed(f"Kafka refuses this stream ({_code(self._failure)})", next_step="check its rights")
 

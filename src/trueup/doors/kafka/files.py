@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -89,6 +89,10 @@ class FileBroker:
     def serve(self, wait_s: float = 0.0) -> int:
         """Nothing waits."""
         return 0
+
+    def beginnings(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """All of a file is wanted."""
+        return {}
 
     def behind(self) -> Mapping[int, int]:
         """Nobody has counted the lines."""

@@ -171,6 +171,10 @@ class MemoryBroker:
             delivered(good)
         return len(self._unsent)
 
+    def beginnings(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """The ends when they were first ours, where the past is not wanted."""
+        return {} if self.bounds.start == "earliest" else {p: self._began[p] for p in partitions}
+
     def behind(self) -> Mapping[int, int]:
         """To the ends of the partitions."""
         return {p: len(self.topics.partition(self.topic, p)) - at for p, at in self._at.items()}

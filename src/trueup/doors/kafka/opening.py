@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 from trueup.bootstrap import Services, utc_now
 from trueup.contracts.decoding import Decoder
+from trueup.domain.contract import Contract
 from trueup.domain.stream import Place, Stream
 from trueup.doors.kafka.broker import Broker
 from trueup.doors.kafka.formats.installed import Formats
@@ -20,7 +22,7 @@ from trueup.doors.kafka.replies import Replies
 from trueup.doors.kafka.server import StreamServer, Work
 from trueup.errors import InvalidInput, MissingExtra
 from trueup.outcomes.decoding import outcome_contract
-from trueup.settings import Streaming
+from trueup.settings import Settings, Streaming
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +41,13 @@ def declared(services: Services, name: str) -> tuple[int, Stream]:
             f"{name} declares no stream", next_step="`trueup deploy --serving FILE` with `stream: {topic: ...}`"
         )
     return deployment.deployment_id, deployment.serving.stream
+
+
+def check_fits(stream: Stream, contract: Contract, settings: Settings) -> None:
+    """Raises InvalidInput where the stream does not fit the contract; asks no broker and no registry."""
+    bounds = settings.stream
+    with suppress(MissingExtra):  # of this machine, which need not be the one that reads the stream
+        Reader(stream, Decoder(contract, settings.limits), settings.limits, bounds, Formats(lambda: None))
 
 
 def group_of(services: Services, name: str, *, outcomes: bool = False) -> str:

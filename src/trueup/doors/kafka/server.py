@@ -236,7 +236,7 @@ class StreamServer:
             wait_s, self._retry_s = self._retry_s, min(2 * self._retry_s, self._bounds.retry_most_s)
             self._broker.hold(wait_s)
             with suppress(Unavailable):
-                positions = self._streams.positions(self._place)
+                positions = self._positions()
                 self._fault = None
                 self._next = {partition: positions.get(partition) for partition in self._next}
                 self._go_on()
@@ -276,13 +276,22 @@ class StreamServer:
         self._next.update(dict.fromkeys(partitions))
         self._replies.follow(list(self._next))
         try:
-            positions = self._streams.positions(self._place)
+            positions = self._positions()
         except Unavailable as fault:
             self._fault = fault
             return None
         mine = {partition: positions.get(partition) for partition in partitions}
         self._next.update(mine)
         return mine
+
+    def _positions(self) -> Mapping[int, int]:
+        """Where the ledger says that our partitions stand, and those begin that were never read. Raises Unavailable."""
+        positions = self._streams.positions(self._place)
+        beginnings = self._broker.beginnings([p for p in self._next if p not in positions])
+        if beginnings:
+            self._streams.begin_at(self._place, beginnings)
+            positions = self._streams.positions(self._place)
+        return positions
 
     def revoked(self, partitions: Sequence[int]) -> None:
         """Lets go of partitions after what was read of them is booked."""
