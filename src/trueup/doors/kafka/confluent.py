@@ -65,8 +65,7 @@ class ConfluentBroker:
             raise InvalidInput(
                 "the Kafka client refuses its settings", next_step="check TRUEUP_STREAM__CLIENT and the secrets"
             ) from None
-        found = self._cluster_id()  # looked up in any case: a topic that is not there is told now
-        self.cluster = bounds.cluster or found
+        self.cluster = bounds.cluster or self._cluster_id()
 
     @property
     def ended(self) -> bool:
@@ -74,7 +73,8 @@ class ConfluentBroker:
         return False
 
     def open(self, watcher: Watcher) -> None:
-        """Joins the group."""
+        """Joins the group, if there is such a topic."""
+        self._cluster_id()
         self._consumer.subscribe(
             [self._topic],
             on_assign=partial(self._assigned, watcher),
