@@ -170,6 +170,7 @@ def _stream(bootstrap: str, topic: str, most: int, model: str, *, books: bool) -
 
     import trueup
     from trueup.domain.stream import Stream
+    from trueup.doors.collector import calm_collector
     from trueup.doors.kafka.handlers import Handlers
     from trueup.doors.kafka.opening import kafka, stream_server
     from trueup.ledger.streaming import PostgresStreams
@@ -205,6 +206,7 @@ def _stream(bootstrap: str, topic: str, most: int, model: str, *, books: bool) -
             if not books:
                 PostgresStreams.book_read = _nothing  # type: ignore[method-assign]
             _ended_when_idle(watch, server.stop)
+            calm_collector()
             server.run()
             told = watch.told()
             if books:

@@ -132,9 +132,10 @@ def _ours(port: int, model_path: str, ready: Any, mode: str) -> None:
     from trueup.domain.deployment import Mode
     from trueup.doors.api.server import create_app
     from trueup.doors.auth import ApiRole, Gate, MemoryApiKeys
+    from trueup.doors.collector import calm_collector
     from trueup.doors.inference.server import Front
     from trueup.doors.listening import listening
-    from trueup.doors.serving import calm_collector, configured
+    from trueup.doors.serving import configured
 
     pinned(1)
     with tempfile.TemporaryDirectory() as folder, trueup.connect(trueup.Settings(data_dir=Path(folder))) as up:

@@ -12,7 +12,6 @@ SIGINT (a person at the keyboard) skips the wait, a second signal skips the rest
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -177,10 +176,3 @@ def configured(served: ASGIApp, settings: Settings) -> uvicorn.Config:
         config.callback_notify, config.timeout_notify = refresh, settings.tls.reload_s
         config.headers = [TRANSPORT_SECURITY]
     return config
-
-
-def calm_collector() -> None:
-    """What is loaded now stays: the garbage collector need not walk through it while requests wait."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)

@@ -28,10 +28,11 @@ from trueup.doors.api.errors import answer, shaped, status_of
 from trueup.doors.api.scraping import add_metrics
 from trueup.doors.api.workers import add_workers
 from trueup.doors.auth import Authenticator, Caller, Gate, Permission, PostgresApiKeys, open_gate
+from trueup.doors.collector import calm_collector
 from trueup.doors.inference.server import Front
 from trueup.doors.listening import address_of, listening
 from trueup.doors.readiness import Readiness
-from trueup.doors.serving import Beside, Server, calm_collector, configured
+from trueup.doors.serving import Beside, Server, configured
 from trueup.doors.tls import grpc_credentials
 from trueup.doors.workers.reports import Reports, reporting
 from trueup.errors import MissingExtra, TrueupError, Unauthenticated, Unavailable

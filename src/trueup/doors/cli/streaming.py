@@ -106,6 +106,9 @@ def _run(server: StreamServer) -> bool:
     """Until a signal says stop."""
     import signal
 
+    from trueup.doors.collector import calm_collector
+
+    calm_collector()  # else it walks through all that is loaded for every few hundred records
     before = {sig: signal.signal(sig, lambda *_: server.stop()) for sig in (signal.SIGTERM, signal.SIGINT)}
     try:
         return server.run()
