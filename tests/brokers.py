@@ -144,7 +144,7 @@ class Cluster:
         self._ports = dict(enumerate([port] if port else ports[:nodes], 1))
         self._voters = dict(enumerate(ports[nodes:], 1))
         self._nodes = {node: Java(self._folder / f"{node}.log") for node in self._ports}
-        self._id = base64.urlsafe_b64encode(os.urandom(15) + b"0").decode().rstrip("=")
+        self._id = base64.urlsafe_b64encode(b"t" + os.urandom(14) + b"0").decode().rstrip("=")
 
     @property
     def bootstrap(self) -> str:

@@ -130,7 +130,7 @@ def by_file(door: Served, rows: list[int]) -> list[float]:
     services, out = door.up.services, io.BytesIO()
     path = services.settings.data_dir / f"rows-{next(NUMBERS)}"
     path.write_bytes(b"".join(json.dumps(instance(i)).encode() + b"\n" for i in rows))
-    assert stream_server(services, "t", lambda _: lines(services, path, out), topic=topic_of(path)).run()
+    assert stream_server(services, "t", lambda _: lines(services, "t", path, out), topic=topic_of(path)).run()
     return replied(out.getvalue().splitlines(), rows)
 
 

@@ -109,6 +109,7 @@ class TestClients:
         made: list[dict[str, Any]] = []
         for kind in ("Consumer", "Producer"):
             monkeypatch.setattr(confluent, kind, lambda options, **_: made.append(options))
+        monkeypatch.setattr(ConfluentBroker, "_cluster_id", lambda self: "c")
         secrets = {"sasl.password": SecretStr("hush"), "ssl.key.password": SecretStr("hush too")}
         chosen = {"compression.type": "zstd", "linger.ms": "50", "fetch.error.backoff.ms": "10"}
         bounds = Streaming(cluster="c", bootstrap="b:1", client=security | chosen, client_secrets=secrets)
@@ -122,7 +123,8 @@ class TestClients:
         assert producer["enable.idempotence"] is True
         assert "hush" not in repr(bounds)
 
-    def test_kafkas_client_takes_them(self):
+    def test_kafkas_client_takes_them(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(ConfluentBroker, "_cluster_id", lambda self: "c")
         bounds = Streaming(
             cluster="c", bootstrap="127.0.0.1:1", client=SASL, client_secrets={"sasl.password": SecretStr("hush")}
         )
