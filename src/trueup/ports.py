@@ -185,8 +185,10 @@ class StreamLedger(Protocol):
         Raises Fenced."""
         ...
 
-    def owed(self, place: Place, partitions: Sequence[int], most: int) -> Sequence[OwedReplies]:
-        """Batches whose replies are owed by whoever reads these partitions, oldest first."""
+    def owed(
+        self, place: Place, partitions: Sequence[int], most: int, but: Sequence[int] = ()
+    ) -> Sequence[OwedReplies]:
+        """Batches ``but`` these whose replies are owed by whoever reads these partitions, oldest first."""
         ...
 
     def replies(self, place: Place, owed: Sequence[OwedReplies]) -> Iterator[dict[str, Any]]:
@@ -197,8 +199,8 @@ class StreamLedger(Protocol):
         """Their delivery was confirmed."""
         ...
 
-    def letters(self, place: Place, partitions: Sequence[int], most: int) -> Sequence[Letter]:
-        """Dead letters that were not sent to their topic yet, oldest first."""
+    def letters(self, place: Place, partitions: Sequence[int], most: int, but: Sequence[int] = ()) -> Sequence[Letter]:
+        """Dead letters ``but`` these that were not sent to their topic yet, oldest first."""
         ...
 
     def letters_sent(self, letters: Sequence[int]) -> None:

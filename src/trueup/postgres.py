@@ -217,7 +217,7 @@ def translated() -> Iterator[None]:
         raise InvalidQuery(
             "the query ran longer than allowed", next_step="narrow it, or raise TRUEUP_LIMITS__STATEMENT_TIMEOUT_S"
         ) from None
-    except psycopg.DataError:  # such as a text that holds NUL
+    except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded):  # such as NUL, or a text too long for an index
         raise InvalidQuery("a value can be neither stored nor computed with") from None
     except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
         if isinstance(error, (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -444,6 +445,47 @@ class TestRebalances:
         desk.member(0).opened().settle()
         assert desk.booked() == desk.all_keys()
 
+    def test_what_is_in_hand_does_not_jump_what_failed_before_a_partition_came_back(
+        self, monkeypatch: pytest.MonkeyPatch
+    ):
+        """The first batch commits, the second fails, the third is in hand while the partition goes and comes."""
+        monkeypatch.setattr("trueup.doors.kafka.server.HEARTBEAT_S", 0.02)
+        desk, gates = Desk(), [threading.Event() for _ in range(3)]
+        book, calls = desk.ledger.book_read, itertools.count()
+
+        def booked(booking: Any, read: Any) -> Any:
+            call = next(calls)
+            if call < len(gates):
+                assert gates[call].wait(10)
+            if call == 1:
+                raise LedgerUnavailable("the connection died")
+            return book(booking, read)
+
+        monkeypatch.setattr(desk.ledger, "book_read", booked)
+        member = desk.member(0, batch_rows=10, least_rows=1).opened()
+        desk.write(*range(5))
+        member.turns(lambda: len(member.server._booking) == 1)
+        desk.write(*range(5, 10))
+        member.turns(lambda: len(member.server._booking) == 2)
+        desk.write(*range(10, 15))
+
+        def come_and_go() -> None:
+            wait_for(lambda: "hold" in member.broker.told)
+            member.broker.lose(0)
+            wait_for(lambda: not member.broker._coming)
+            gates[0].set()
+            wait_for(lambda: desk.ledger.positions(desk.place).get(0) == 5)
+            member.broker.give(0)
+            wait_for(lambda: not member.broker._coming)
+            gates[1].set()
+            gates[2].set()
+
+        thread = threading.Thread(target=come_and_go)
+        thread.start()
+        member.turns(lambda: desk.ledger.positions(desk.place).get(0) == 15)
+        thread.join()
+        assert desk.booked() == desk.all_keys()
+
     def test_the_batch_in_flight_of_a_lost_partition_is_fenced(self):
         desk = Desk()
         desk.write(*range(10))
@@ -643,11 +685,13 @@ class TestReplies:
 
     def test_a_batch_found_in_the_ledger_before_it_is_answered_is_sent_once(self):
         desk = Desk()
+        desk.ledger.gate.clear()
         desk.write(*range(3))
         member = desk.member().opened()
         member.turns(desk.ledger.begun.is_set)
-        wait_for(lambda: desk.ledger.bookings == 1)
         member.broker.confirms = False
+        desk.ledger.gate.set()
+        wait_for(lambda: desk.ledger.bookings == 1)
         member.replies.follow([0, 1, 2])
         member.replies.turn()  # as when the commit came between a look at the booking and this
         assert member.replies.in_flight == 3

@@ -110,6 +110,10 @@ class Serving:
     stream: Stream | None = None  # the topic it answers, beside every other door
     outcomes: Stream | None = None  # the topic its outcomes arrive on
 
+    def __post_init__(self) -> None:
+        if self.stream is not None and self.outcomes is not None and self.stream.topic == self.outcomes.topic:
+            raise ValueError("instances and outcomes arrive on topics of their own")
+
 
 @dataclass(frozen=True, slots=True)
 class Deployment:

@@ -275,11 +275,14 @@ class MemoryStreams(MemoryLedger):
             self.replayed |= set(read.replay.answered(unanswered))
             self.audit.append((read.replay.by, read.replay.deployment, tuple(sorted(read.replay.letters))))
 
-    def owed(self, place: Place, partitions: Sequence[int], most: int) -> Sequence[OwedReplies]:
+    def owed(
+        self, place: Place, partitions: Sequence[int], most: int, but: Sequence[int] = ()
+    ) -> Sequence[OwedReplies]:
         """Oldest first."""
         self._answer()
         found = [n for n, (of, partition, _) in sorted(self._owed.items()) if of == place and partition in partitions]
-        return [OwedReplies(number, date.min, date.max) for number in found[:most]]
+        wanted = [number for number in found if number not in but]
+        return [OwedReplies(number, date.min, date.max) for number in wanted[:most]]
 
     def replies(self, place: Place, owed: Sequence[OwedReplies]) -> Iterator[dict[str, Any]]:
         """The champion's answers of these batches."""
@@ -304,11 +307,11 @@ class MemoryStreams(MemoryLedger):
         for number in batches:
             self._owed.pop(number, None)
 
-    def letters(self, place: Place, partitions: Sequence[int], most: int) -> Sequence[Letter]:
+    def letters(self, place: Place, partitions: Sequence[int], most: int, but: Sequence[int] = ()) -> Sequence[Letter]:
         """Oldest first."""
         self._answer()
         found = [letter for of, letter in self._letters.values() if of == place and letter.partition in partitions]
-        return [letter for letter in found if letter.letter_id not in self._sent][:most]
+        return [letter for letter in found if letter.letter_id not in self._sent and letter.letter_id not in but][:most]
 
     def letters_sent(self, letters: Sequence[int]) -> None:
         """They are sent no more."""

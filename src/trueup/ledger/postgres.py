@@ -194,9 +194,9 @@ class PostgresLedger:
             booking = work.booking
             when = self.claim_event_times(booking.deployment_id, booking.source, booking.event_time)
             work.booking = at_times(booking, when)
-            self._ensure_partitions(when)
         self._read_first(work, np.flatnonzero(work.booked == Booked.NEW))
         withhold(work.booking, work.booked)
+        self._ensure_partitions(work.booking.event_time[work.booked == Booked.NEW])
 
     def _copying(self, connection: Connection, work: Work, first: str = "") -> Conversation:
         """Step 3, of what is new. ``first`` are statements of the same transaction, each ended by a semicolon."""

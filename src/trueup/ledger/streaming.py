@@ -28,7 +28,7 @@ from psycopg.types.json import Jsonb
 
 from trueup.domain.batch import Booked, Booking, Receipt, RefusalReason
 from trueup.domain.stream import Letter, OwedReplies, Place, Read, Replay, Unanswered
-from trueup.errors import Fenced, LedgerUnavailable, no_letter
+from trueup.errors import Fenced, InvalidQuery, LedgerUnavailable, no_letter
 from trueup.ledger.copying import run
 from trueup.ledger.postgres import (
     REFUSE,
@@ -63,7 +63,9 @@ _REPLAYED = "SELECT ledger.letters_replayed(%s::bigint[])"
 _AUDIT = "INSERT INTO ledger.audit (actor, action, subject, detail) VALUES (%s, 'replay dead letters', %s, %s)"
 _OWED_OF = """
     SELECT batch_id, first_day, last_day FROM ledger.owed_replies
-    WHERE deployment_id = %s AND cluster = %s AND topic = %s AND partition = ANY (%s) ORDER BY batch_id LIMIT %s
+    WHERE deployment_id = %s AND cluster = %s AND topic = %s AND partition = ANY (%s)
+      AND batch_id <> ALL (%s::bigint[])
+    ORDER BY batch_id LIMIT %s
 """
 _REPLIES = """
     SELECT p.batch_id, p.prediction_id, p.business_key, p.source, p.source_key, p.event_time, p.status, p.score,
@@ -78,29 +80,52 @@ _LETTERS = """
 """
 _UNSENT = """
     WHERE relayed_at IS NULL AND deployment_id = %s AND cluster = %s AND topic = %s AND partition = ANY (%s)
+      AND letter_id <> ALL (%s::bigint[])
     ORDER BY letter_id LIMIT %s
 """
+_NEVER = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError, psycopg.errors.ProgramLimitExceeded)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_US = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 _CONFLICT = {
     Booked.CONFLICT: (RefusalReason.CONFLICT, "the identity holds other content"),
     Booked.WITHHELD: (RefusalReason.REQUEST, "another instance of the request is a conflict"),
 }
 
 
+@contextmanager
+def _passing() -> Iterator[None]:
+    """A stream is not at fault for what its database does not do now: it looks anew and tries again."""
+    try:
+        yield
+    except TAKEN:
+        raise
+    except psycopg.Error as error:
+        if isinstance(error, _NEVER):
+            raise
+        raise LedgerUnavailable("the ledger's database does not do it now", next_step="try again") from None
+    except InvalidQuery as error:
+        if isinstance(error.__context__, psycopg.errors.QueryCanceled):
+            raise LedgerUnavailable("the ledger's database took too long", next_step="try again") from None
+        raise
+
+
 class PostgresStreams(PostgresLedger):
     """A ledger that books what streams read, through the writer role."""
 
+    @_passing()
     def positions(self, place: Place) -> dict[int, int]:
         """The next offset of each partition that was ever read."""
         with self._writer.transaction() as connection:
             return dict(connection.execute(_POSITIONS, (place.deployment_id, place.cluster, place.topic)).fetchall())
 
+    @_passing()
     def begin_at(self, place: Place, offsets: Mapping[int, int]) -> None:
         """Gives partitions that were never read the position from which they will be; others keep theirs."""
         for partition, offset in sorted(offsets.items()):
             with self._writer.connection() as connection, suppress(psycopg.errors.ObjectNotInPrerequisiteState):
                 connection.execute(_BEGIN, (place.deployment_id, place.cluster, place.topic, partition, offset))
 
+    @_passing()
     def book_read(self, booking: Booking | None, read: Read) -> Receipt | None:
         """Books rows, refusals and dead letters and moves the positions, in one commit. Raises Fenced."""
         work = None if booking is None else work_of(booking)
@@ -118,6 +143,7 @@ class PostgresStreams(PostgresLedger):
                         self._read_first(work, work.later)
         raise LedgerUnavailable("other writers keep booking the same instances", next_step="try again")
 
+    @_passing()
     def _commit(self, work: Work | None, read: Read) -> None:
         new = work is not None and bool((work.booked == Booked.NEW).any())
         if work is not None:
@@ -135,16 +161,19 @@ class PostgresStreams(PostgresLedger):
     @contextmanager
     def moving(self, read: Read) -> Iterator[Connection]:
         """A transaction in which the positions have moved. Raises Fenced."""
-        with self._writer.transaction() as connection:
+        with _passing(), self._writer.transaction() as connection:
             try:
                 connection.execute(_statements(connection, None, read).encode())
             except psycopg.errors.ObjectNotInPrerequisiteState:
                 raise Fenced("another owner has moved on") from None
             yield connection
 
-    def owed(self, place: Place, partitions: Sequence[int], most: int) -> Sequence[OwedReplies]:
-        """Batches whose replies are owed by whoever reads these partitions, oldest first."""
-        wanted = (place.deployment_id, place.cluster, place.topic, list(partitions), most)
+    @_passing()
+    def owed(
+        self, place: Place, partitions: Sequence[int], most: int, but: Sequence[int] = ()
+    ) -> Sequence[OwedReplies]:
+        """Batches ``but`` these whose replies are owed by whoever reads these partitions, oldest first."""
+        wanted = (place.deployment_id, place.cluster, place.topic, list(partitions), list(but), most)
         with self._writer.transaction() as connection:
             return [OwedReplies(*row) for row in connection.execute(_OWED_OF, wanted)]
 
@@ -157,22 +186,26 @@ class PostgresStreams(PostgresLedger):
             cursor.itersize = 2_000
             yield from cursor.execute(_REPLIES, ([o.batch_id for o in owed], *days, place.deployment_id))
 
+    @_passing()
     def replies_sent(self, batches: Sequence[int]) -> None:
         """Their delivery was confirmed."""
         with self._writer.transaction() as connection:
             connection.execute("SELECT ledger.replies_sent(%s::bigint[])", (list(batches),))
 
-    def letters(self, place: Place, partitions: Sequence[int], most: int) -> Sequence[Letter]:
-        """Dead letters that were not sent to their topic yet, oldest first."""
-        wanted = (place.deployment_id, place.cluster, place.topic, list(partitions), most)
+    @_passing()
+    def letters(self, place: Place, partitions: Sequence[int], most: int, but: Sequence[int] = ()) -> Sequence[Letter]:
+        """Dead letters ``but`` these that were not sent to their topic yet, oldest first."""
+        wanted = (place.deployment_id, place.cluster, place.topic, list(partitions), list(but), most)
         with self._writer.transaction() as connection:
             return [_letter_of(row) for row in connection.execute(_LETTERS + _UNSENT, wanted)]
 
+    @_passing()
     def letters_sent(self, letters: Sequence[int]) -> None:
         """Their delivery was confirmed."""
         with self._writer.transaction() as connection:
             connection.execute("SELECT ledger.letters_sent(%s::bigint[])", (list(letters),))
 
+    @_passing()
     def letter(self, letter_id: int) -> tuple[Place, Letter]:
         """One dead letter with its content. Raises NotFound."""
         query = _LETTERS.replace("appended_at", "appended_at, deployment_id, cluster, topic") + "WHERE letter_id = %s"
@@ -269,7 +302,8 @@ def _tell_repeats_apart(work: Work) -> None:
 def _letter_row(read: Read, letter: Letter) -> tuple[Any, ...]:
     place = read.place
     headers = [[name, None if value is None else base64.b64encode(value).decode()] for name, value in letter.headers]
-    appended = None if letter.appended_us < 0 else _EPOCH + timedelta(microseconds=letter.appended_us)
+    known = 0 <= letter.appended_us <= _LAST_US
+    appended = _EPOCH + timedelta(microseconds=letter.appended_us) if known else None
     return (
         *(place.deployment_id, place.cluster, place.topic, letter.partition, letter.offset),
         *(None if letter.places is None else list(letter.places), letter.reason, letter.detail),

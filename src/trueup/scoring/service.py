@@ -52,6 +52,7 @@ from trueup.telemetry.metrics import Metrics
 
 __all__ = ["REFRESH_S", "Begun", "Instances", "Loaded", "Predicted", "Resolved", "Response", "RowRefusal", "Scoring"]
 
+MOST_DETAIL_BYTES = 500  # of a refusal, whose index holds it
 _UNBOOKED = {
     Booked.CONFLICT: (RefusalReason.CONFLICT, "the identity holds other content"),
     Booked.WITHHELD: (RefusalReason.REQUEST, "another instance of the request is a conflict"),
@@ -296,7 +297,11 @@ class Scoring:
                 self._metrics.model_failed(resolved.deployment.name, Role.CHAMPION)
                 log("scoring").error("champion_failed", deployment=resolved.deployment.name, error=error.message)
         if answers is not None and scorer is not None and serving.reason_codes:
-            answers = explained(scorer, columns, answers, serving.reason_codes, want_reasons=want_reasons)
+            try:
+                answers = explained(scorer, columns, answers, serving.reason_codes, want_reasons=want_reasons)
+            except Exception as error:  # an answer without its reasons is better than none
+                self._metrics.model_failed(resolved.deployment.name, Role.CHAMPION)
+                log("scoring").error("not_explained", kind=type(error).__name__, rows=len(columns))
         if serving.fallback is None:
             return answers
         if answers is None:
@@ -374,4 +379,5 @@ def contract_refusals(decoded: Decoded) -> list[RowRefusal]:
 
 
 def _detail(errors: Sequence[FieldError]) -> str:
-    return ", ".join(f"{e.field}: {e.code}" for e in errors[:20]) or "more field errors than are reported"
+    told = ", ".join(f"{e.field}: {e.code}" for e in errors[:20]) or "more field errors than are reported"
+    return told.encode()[:MOST_DETAIL_BYTES].decode(errors="ignore")

@@ -10,6 +10,7 @@ from typing import Any
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
+    OFFSET_END,
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     KafkaError,
@@ -25,9 +26,11 @@ from trueup.errors import InvalidInput, StreamFailed, Unavailable
 from trueup.settings import Streaming
 from trueup.telemetry import log
 
+CHECK_S = 2.0  # the same for a question of one partition
 ASK_S = 10.0  # how long a question to the cluster may take
 SEEK_S = 10.0
 _SEEK_AGAIN_S = 0.05
+_LAST_MS = 253_402_300_799_999  # of the year 9999: beyond it somebody has sent other units
 # What the promises of this door rest on, and nobody may set otherwise.
 OURS = frozenset(
     (
@@ -53,7 +56,8 @@ class ConfluentBroker:
         """Raises Unavailable where no broker answers, InvalidInput for a wrong setting."""
         self._topic = topic
         self._bounds = bounds
-        self._ours: dict[int, int] = {}  # partitions, and where each began that the ledger does not know
+        self._ours: set[int] = set()  # partitions
+        self._ends: dict[int, int] = {}  # of those that were never read, when they were first ours
         self._held = False
         self._failure: KafkaError | None = None
         self._refused = ""  # why this topic is not the one that the ledger knows
@@ -152,8 +156,17 @@ class ConfluentBroker:
         return len(self._producer)
 
     def beginnings(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        """The ends when they were first ours, where the past is not wanted."""
-        return {p: self._ours[p] for p in partitions if self._ours.get(p, OFFSET_BEGINNING) >= 0}
+        """The ends when they were first ours, where the past is not wanted. Raises Unavailable."""
+        if self._bounds.start == "earliest":
+            return {}
+        try:
+            for partition in partitions:
+                if partition not in self._ends:
+                    place = TopicPartition(self._topic, partition)
+                    self._ends[partition] = int(self._consumer.get_watermark_offsets(place, CHECK_S)[1])
+        except (KafkaException, TypeError):  # it says None where nobody answered in time
+            raise Unavailable("the end of a partition is not known now", next_step="try again") from None
+        return {p: self._ends[p] for p in partitions}
 
     def behind(self) -> Mapping[int, int]:
         """By what the client has heard from the brokers: no question is asked."""
@@ -188,11 +201,12 @@ class ConfluentBroker:
     def _assigned(self, watcher: Watcher, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         numbers = [place.partition for place in partitions]
         for number in numbers:
-            self._ours.setdefault(number, self._beginning(number))
+            self._ours.add(number)
         offsets = watcher.assigned(numbers)
         known = offsets or dict.fromkeys(numbers)
-        for number in numbers:
-            self._check(number, known[number])
+        with suppress(KafkaException, TypeError):  # asked again at the next assignment; a stream does not fail for it
+            for number in numbers:
+                self._check(number, known[number])
         consumer.incremental_assign([self._at(number, known[number]) for number in numbers])
         if offsets is None or self._held:
             consumer.pause([TopicPartition(self._topic, number) for number in numbers])
@@ -201,31 +215,24 @@ class ConfluentBroker:
         numbers = [place.partition for place in partitions]
         told(numbers)
         for number in numbers:
-            self._ours.pop(number, None)
+            self._ours.discard(number)
 
     def _check(self, partition: int, offset: int | None) -> None:
         """Notices a topic that was made again, whose records would be taken for old ones, and records that expired."""
         if offset is None:
             return
-        with suppress(KafkaException):  # asked again at the next assignment; a stream does not fail for it
-            place = TopicPartition(self._topic, partition)
-            low, high = self._consumer.get_watermark_offsets(place, ASK_S)
-            if offset > high:
-                self._refused = "the topic holds less than the ledger has read of it: it was made again"
-            elif offset < low:
-                log("kafka").error("records_expired", topic=self._topic, partition=partition, records=low - offset)
+        low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), CHECK_S)
+        if offset > high:
+            self._refused = "the topic holds less than the ledger has read of it: it was made again"
+        elif offset < low:
+            log("kafka").error("records_expired", topic=self._topic, partition=partition, records=low - offset)
 
     def _beginning(self, partition: int) -> int:
-        """Where a partition starts that was never read: of "latest" the end as it is when it is first ours."""
-        if self._bounds.start == "earliest":
-            return OFFSET_BEGINNING
-        with suppress(KafkaException):
-            _, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), ASK_S)
-            return int(high)
-        return OFFSET_BEGINNING
+        """Where a partition starts that has no position."""
+        return OFFSET_BEGINNING if self._bounds.start == "earliest" else self._ends.get(partition, OFFSET_END)
 
     def _at(self, partition: int, offset: int | None) -> TopicPartition:
-        return TopicPartition(self._topic, partition, self._ours[partition] if offset is None else offset)
+        return TopicPartition(self._topic, partition, self._beginning(partition) if offset is None else offset)
 
     def _pause(self) -> None:
         self._held = True
@@ -241,9 +248,9 @@ class ConfluentBroker:
                 continue
             kind, moment = message.timestamp()
             place: tuple[Any, Any] = (message.partition(), message.offset())  # both are there without an error
-            headers: Any = message.headers() or ()
-            appended = -1 if kind == TIMESTAMP_NOT_AVAILABLE else moment * 1000
-            found.append(Record(topic, *place, appended, message.key(), message.value(), headers))
+            known = kind != TIMESTAMP_NOT_AVAILABLE and 0 <= moment <= _LAST_MS
+            appended = moment * 1000 if known else -1
+            found.append(Record(topic, *place, appended, message.key(), message.value(), _headers_of(message)))
         if not found or self._refused:
             self._raise_failure()
         return found
@@ -258,6 +265,15 @@ class ConfluentBroker:
             raise StreamFailed(self._refused, next_step="name its cluster anew by TRUEUP_STREAM__CLUSTER")
         if self._failure is not None:
             raise StreamFailed(f"Kafka refuses this stream ({_code(self._failure)})", next_step="check its rights")
+
+
+def _headers_of(message: Fetched) -> Any:
+    """Nothing where a name is no UTF-8, at which the client fails."""
+    try:
+        return message.headers() or ()
+    except (SystemError, UnicodeDecodeError):
+        log("kafka").warning("headers_not_readable", partition=message.partition(), offset=message.offset())
+        return ()
 
 
 def client_options(bounds: Streaming) -> dict[str, Any]:

@@ -26,15 +26,17 @@ from trueup.domain.batch import (
     RefusalReason,
     Source,
 )
-from trueup.domain.contract import FieldError
+from trueup.domain.contract import FieldError, Storage
 from trueup.domain.stream import Place, Read, Stream, Unanswered
 from trueup.doors.kafka.formats.installed import Formats
-from trueup.doors.kafka.reading import Reader, Reading
+from trueup.doors.kafka.reading import BadRecord, Reader, Reading
 from trueup.doors.kafka.reads import LettersOf, portions_of, refusals_of
 from trueup.doors.kafka.records import Record
+from trueup.errors import InvalidQuery, Unavailable
 from trueup.ports import Clock, StreamLedger
 from trueup.scoring.service import Instances, Predicted, Resolved, Scoring
 from trueup.settings import Limits, Streaming
+from trueup.telemetry import log
 from trueup.telemetry.metrics import Metrics
 
 Wanted = Mapping[tuple[int, int], Sequence[int] | None]
@@ -99,27 +101,81 @@ class Handlers:
         ``expected``: where each partition stands. ``wanted``: of a record that stands here only these places.
         Raises Unavailable where a schema or a model cannot be had now.
         """
-        began = time.perf_counter()
         resolved = self._scoring.resolve(self._name)
-        reading = self._reader_of(resolved.decoder).read(records)
+        reader = self._reader_of(resolved.decoder)
+        try:
+            batch = self._worked(resolved, reader, records, expected, wanted)
+        except Unavailable:
+            raise
+        except Exception as error:  # of a model's library, say: whoever is at fault, the others are answered
+            log("stream").error("not_scored", kind=type(error).__name__, records=len(records))
+            batch = None if len(records) > 1 else self._set_aside(resolved, records, expected)
+        if batch is not None:
+            yield batch
+            return
+        half = len(records) // 2
+        for batch in self.scored(records[:half], expected, wanted):
+            expected = {**expected, **batch.positions}
+            yield batch
+        yield from self.scored(records[half:], expected, wanted)
+
+    def _worked(
+        self,
+        resolved: Resolved,
+        reader: Reader,
+        records: Sequence[Record],
+        expected: Mapping[int, int | None],
+        wanted: Wanted | None,
+    ) -> Batch | None:
+        """Read and scored; None where the model fails on several records together."""
+        began = time.perf_counter()
+        reading = reader.read(records)
         if wanted is not None:
             reading = reading.only([wanted.get((record.partition, record.offset)) for record in records])
         predicted, source = self._predicted(resolved, records, reading, began)
         if len(records) > 1 and any(r.reason is RefusalReason.FAILED for r in predicted.refused):
-            half = len(records) // 2
-            for batch in self.scored(records[:half], expected, wanted):
-                expected = {**expected, **batch.positions}
-                yield batch
-            yield from self.scored(records[half:], expected, wanted)
-            return
+            return None
         booking = self._scoring.booking(predicted) if predicted.scored else None
         read = self._read(records, expected, reading, predicted, source)
-        positions = {portion.partition: portion.next_offset for portion in read.portions}
         roles = [scored.role for scored in predicted.scored]
-        yield Batch(records, resolved, booking, read, roles, positions, time.perf_counter() - began)
+        return Batch(records, resolved, booking, read, roles, _positions(read), time.perf_counter() - began)
+
+    def _set_aside(self, resolved: Resolved, records: Sequence[Record], expected: Mapping[int, int | None]) -> Batch:
+        """One record that cannot be worked on, as a refusal and a dead letter."""
+        nothing, now = np.empty(0, np.int64), self._clock()
+        bad = [BadRecord(0, RefusalReason.FAILED, "the record could not be scored or booked")]
+        reading = Reading(resolved.decoder.records([]), nothing, nothing, None, None, bad, 0)
+        nobody = Source(Channel.KAFKA, self._by_place, [])
+        read = Read(
+            place=self._place,
+            portions=portions_of(records, expected, nothing, bad),
+            received_at=now,
+            partitions=nothing,
+            refused=refusals_of(self._place, self._by_place, records, bad, [], nobody, now),
+            letters=LettersOf(records, reading, [], nothing),
+        )
+        return Batch(records, resolved, None, read, [], _positions(read), 0.0)
 
     def book(self, batch: Batch) -> Receipt | None:
-        """Raises Fenced, LedgerUnavailable: then nothing is booked, or nobody knows."""
+        """Raises Fenced, LedgerUnavailable: then nothing is booked, or nobody knows.
+
+        What the ledger will never take is told apart record by record; the replies to the others are owed.
+        """
+        try:
+            return self._booked(batch)
+        except InvalidQuery:
+            log("stream").error("not_booked", records=len(batch.records))
+        expected: dict[int, int | None] = {p.partition: p.expected for p in batch.read.portions}
+        if len(batch.records) == 1:
+            self._booked(self._set_aside(batch.resolved, batch.records, expected))
+            return None
+        for record in batch.records:
+            for alone in self.scored([record], expected):
+                self.book(alone)
+                expected.update(alone.positions)
+        return None
+
+    def _booked(self, batch: Batch) -> Receipt | None:
         receipt = self._streams.book_read(batch.booking, batch.read)
         now_us = time.time_ns() // 1000
         number = batch.read.place.deployment_id
@@ -147,6 +203,7 @@ class Handlers:
         steps[:, 0] = min(int((time.perf_counter() - began) * 1e6), _MOST_US)
         if reading.event_us is None and when is not None:
             decoded = self._in_bounds(decoded, when)
+        decoded = self._with_short_keys(decoded)
         instances = Instances(decoded, source, received, steps, when)
         return self._scoring.predict(resolved, instances), source
 
@@ -177,10 +234,24 @@ class Handlers:
         today = int(self._clock().timestamp() // 86_400)
         good = (days >= today - self._limits.event_past_days) & (days <= today + self._limits.event_future_days)
         good &= own_us >= 0
+        return self._only(decoded, good, "", "range", "appended within the days that the ledger keeps")
+
+    def _with_short_keys(self, decoded: Decoded) -> Decoded:
+        """Without the instances whose business key is too long for the ledger's indexes."""
+        most = self._limits.key_chars
+        for name in decoded.columns.contract.business_key:
+            if decoded.columns.contract.slots[name][0] is Storage.TEXTS:
+                texts = decoded.columns.column(name).tolist()
+                if len(max(texts, key=_length, default="") or "") > most:
+                    good = np.fromiter((_length(text) <= most for text in texts), bool, len(texts))
+                    decoded = self._only(decoded, good, name, "length", f"a key of at most {most} characters")
+        return decoded
+
+    def _only(self, decoded: Decoded, good: NDArray[np.bool_], field: str, code: str, expected: str) -> Decoded:
+        """The good instances; of the others it is said what is expected."""
         if good.all():
             return decoded
-        bad = decoded.rows[~good].tolist()
-        errors = [FieldError(row, "", "range", "appended within the days that the ledger keeps") for row in bad]
+        errors = [FieldError(row, field, code, expected) for row in decoded.rows[~good].tolist()]
         most = self._limits.field_errors
         return Decoded(
             decoded.columns.take(good),
@@ -217,5 +288,13 @@ def _unbooked(receipt: Receipt | None) -> list[Unanswered]:
     return [(place, RefusalReason.CONFLICT, "") for place in places]
 
 
+def _positions(read: Read) -> dict[int, int]:
+    return {portion.partition: portion.next_offset for portion in read.portions}
+
+
 def _naive(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None)
+
+
+def _length(text: str | None) -> int:
+    return len(text or "")

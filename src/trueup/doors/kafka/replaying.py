@@ -15,9 +15,11 @@ import numpy as np
 from trueup.bootstrap import Services, utc_now
 from trueup.domain.batch import Booked, RefusalReason
 from trueup.domain.stream import Letter, Place, Read, Replay, Unanswered
+from trueup.doors.kafka.files import CLUSTER as FILES
 from trueup.doors.kafka.handlers import Handlers
 from trueup.doors.kafka.opening import declared, formats_of
 from trueup.doors.kafka.records import Record
+from trueup.errors import InvalidInput
 
 AT_ONCE = 100  # letters of one commit, each of which may be as large as a record
 
@@ -46,6 +48,8 @@ class Replaying:
             by_place: dict[Place, list[Letter]] = {}
             for number in letters[start : start + AT_ONCE]:
                 place, letter = self._services.ledger.letter(number)
+                if place.topic != self._stream.topic and place.cluster != FILES:
+                    raise InvalidInput(f"dead letter {number} is of another topic than the stream's")
                 by_place.setdefault(place, []).append(letter)
             for place, found in by_place.items():
                 yield from self._of_place(place, found)

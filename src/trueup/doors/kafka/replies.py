@@ -28,7 +28,8 @@ TYPE = b"trueup.prediction.v1"
 FORGET_S = 0.2  # confirmed batches wait so long for others
 BATCHES_AT_ONCE = 100  # that are read back from the ledger
 LETTERS_AT_ONCE = 500
-RETRY_S = 1.0
+RETRY_S, RETRY_MOST_S = 1.0, 60.0  # between tries of what the broker does not take; doubled each time
+MOST_FAILING = 1_000  # batches and letters, each, that are remembered as such
 LOOK_S = 10.0  # what others book for us, as a replay of dead letters does, is looked for so often
 _encode = msgspec.json.Encoder().encode
 
@@ -39,6 +40,35 @@ class _Owed:
 
     left: int
     failed: bool = False
+
+
+class _Failing:
+    """What the broker did not take: when each is tried again, later and later."""
+
+    def __init__(self) -> None:
+        self._due: dict[int, tuple[float, float]] = {}  # moment, and the wait after it
+
+    def failed(self, number: int) -> float:
+        """Seconds until it is tried again."""
+        _, wait_s = self._due.pop(number, (0.0, RETRY_S))
+        self._due[number] = (time.monotonic() + wait_s, min(2 * wait_s, RETRY_MOST_S))
+        while len(self._due) > MOST_FAILING:
+            del self._due[next(iter(self._due))]
+        return wait_s
+
+    def sent(self, number: int) -> None:
+        """It was taken after all."""
+        self._due.pop(number, None)
+
+    def next_due(self) -> float:
+        """When the first of those that wait is to be tried."""
+        now = time.monotonic()
+        return min((due for due, _ in self._due.values() if due > now), default=float("inf"))
+
+    def waiting(self) -> list[int]:
+        """Those whose time has not come."""
+        now = time.monotonic()
+        return [number for number, (due, _) in self._due.items() if due > now]
 
 
 class Replies:
@@ -64,6 +94,8 @@ class Replies:
         self._look_again_at = self._look_at
         self._has_more = False  # than was looked at: the next look is when some of that is forgotten
         self._in_flight = 0
+        self._failing = _Failing()
+        self._failing_letters = _Failing()
 
     @property
     def in_flight(self) -> int:
@@ -115,7 +147,7 @@ class Replies:
             if self._has_more:
                 self._look_at = now
         if now >= min(self._look_at, self._look_again_at) and self._partitions and not self.is_full:
-            self._look_at = float("inf")
+            self._look_at = min(self._failing.next_due(), self._failing_letters.next_due())
             self._look_again_at = now + LOOK_S
             replies_left, letters_left = self._resend(), self._send_letters()
             self._has_more = replies_left or letters_left
@@ -146,7 +178,8 @@ class Replies:
         """Sends what is owed by earlier owners, or was given up; whether there may be more."""
         if self._stream.replies is None:
             return False
-        found = self._streams.owed(self._place, sorted(self._partitions), BATCHES_AT_ONCE)
+        waiting = self._failing.waiting()
+        found = self._streams.owed(self._place, sorted(self._partitions), BATCHES_AT_ONCE, waiting)
         for owed in found:
             if self._is_sent(owed.batch_id):
                 continue
@@ -173,7 +206,8 @@ class Replies:
         """Sends what was not sent yet; whether there may be more."""
         if self._stream.dead_letters is None:
             return False
-        found = self._streams.letters(self._place, sorted(self._partitions), LETTERS_AT_ONCE)
+        waiting = self._failing_letters.waiting()
+        found = self._streams.letters(self._place, sorted(self._partitions), LETTERS_AT_ONCE, waiting)
         for letter in found:
             if self.is_full:
                 return True
@@ -195,15 +229,16 @@ class Replies:
             done()
 
     def _batch_done(self, batch_id: int) -> None:
-        self._done(self._owed.pop(batch_id), self._confirmed, batch_id)
+        self._done(self._owed.pop(batch_id), self._confirmed, self._failing, batch_id)
 
     def _letter_done(self, number: int) -> None:
-        self._done(self._letters.pop(number), self._confirmed_letters, number)
+        self._done(self._letters.pop(number), self._confirmed_letters, self._failing_letters, number)
 
-    def _done(self, owed: _Owed, confirmed: list[int], number: int) -> None:
+    def _done(self, owed: _Owed, confirmed: list[int], failing: _Failing, number: int) -> None:
         if owed.failed:
-            self._look_at = min(self._look_at, time.monotonic() + RETRY_S)
+            self._look_at = min(self._look_at, time.monotonic() + failing.failed(number))
         else:
+            failing.sent(number)
             confirmed.append(number)
 
     def _documents(self, batch: Batch, receipt: Receipt, places: Sequence[int]) -> Iterator[dict[str, Any]]:

@@ -181,6 +181,7 @@ class StreamServer:
                 while len(self._booking) >= AHEAD:
                     self._finish()
                 if not self._follows(batch):
+                    self._refuse_a_gap(batch)
                     break
                 self._booking.append((batch, self._thread.submit(self._book, batch)))
                 self._next.update(batch.positions)
@@ -190,6 +191,13 @@ class StreamServer:
         """Whether its partitions are ours, and stand where it begins."""
         nobody = -1
         return all(self._next.get(p.partition, nobody) == p.expected for p in batch.read.portions)
+
+    def _refuse_a_gap(self, batch: Piece) -> None:
+        """What is in hand may only go where its partition has gone. One that came back meanwhile stands elsewhere:
+        what lies between would never be read. Raises Fenced."""
+        moved = [p for p in batch.read.portions if self._next.get(p.partition, p.expected) != p.expected]
+        if moved:
+            raise Fenced("a partition has come back and stands elsewhere")
 
     def _book(self, batch: Piece) -> Receipt | None:
         """In the thread. A batch behind one that failed is fenced by its position."""

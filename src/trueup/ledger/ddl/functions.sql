@@ -40,7 +40,7 @@ BEGIN
     ELSE
         UPDATE ledger.positions SET next_offset = next, moved_at = now()
         WHERE deployment_id = of_deployment AND cluster = of_cluster AND topic = of_topic
-          AND partition = of_partition AND next_offset = expected;
+          AND partition = of_partition AND next_offset = expected AND next > expected;
     END IF;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'another owner has moved on' USING ERRCODE = 'object_not_in_prerequisite_state';

@@ -16,7 +16,6 @@ import fastavro
 from trueup.doors.kafka.formats.message import Message, Undecodable, message_of
 from trueup.doors.kafka.formats.schemas import Schemas, asked, framed
 from trueup.doors.kafka.records import Record
-from trueup.errors import Unavailable
 
 _REFERENCES = 100
 
@@ -64,7 +63,7 @@ def _refer(schema: Any, client: Any, named: dict[str, Any], seen: set[tuple[str,
             raise Undecodable("the schema refers to too many others")
         found = asked(lambda place=place: client.get_version(*place))  # type: ignore[misc]
         if found is None:
-            raise Unavailable("a schema's reference is not in the registry")
+            raise Undecodable("a schema's reference is not in the registry")
         _refer(found.schema, client, named, seen)
         fastavro.parse_schema(_simplified(json.loads(found.schema.schema_str)), named_schemas=named)
 

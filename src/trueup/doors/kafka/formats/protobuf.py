@@ -17,7 +17,6 @@ from trueup.doors.kafka.formats.message import Message, Undecodable, message_of
 from trueup.doors.kafka.formats.schemas import Schemas, asked, framed
 from trueup.doors.kafka.formats.wellknown import WELL_KNOWN, known_files
 from trueup.doors.kafka.records import Record
-from trueup.errors import Unavailable
 
 _INDEXES = 32
 _REFERENCES = 100
@@ -119,7 +118,7 @@ def _refer(schema: Any, client: Any, pool: Any, seen: set[str]) -> None:
             raise Undecodable("the schema refers to too many others")
         found = asked(lambda r=reference: client.get_version(r.subject, r.version, fmt="serialized"))  # type: ignore[misc]
         if found is None:
-            raise Unavailable("a schema's reference is not in the registry")
+            raise Undecodable("a schema's reference is not in the registry")
         _refer(found.schema, client, pool, seen)
         file = _file_of(found.schema)
         file.name = reference.name
