@@ -19,6 +19,7 @@ from trueup.domain.batch import RefusalReason
 from trueup.doors.cli.letters import Reason
 from trueup.doors.kafka import replies
 from trueup.doors.kafka.broker import Message
+from trueup.doors.kafka.files import topic_of
 from trueup.doors.kafka.records import Record
 from trueup.doors.kafka.replaying import Replaying
 from trueup.doors.kafka.replies import Replies
@@ -231,5 +232,5 @@ def test_a_files_replies_are_replies_only(up: trueup.Trueup, command: Command, t
     command("stream", "trades", "--from-file", str(events), "--replies", str(answers))
     found = [json.loads(line) for line in answers.read_text().splitlines()]
     assert [answer["source_key"] for answer in found] == ["0/0", "0/2"]
-    assert len(command.json("dlq", "list", "--topic", "events.jsonl")) == 1
+    assert len(command.json("dlq", "list", "--topic", topic_of(events))) == 1
     assert command.json("reconcile")[0]["difference"] == 0

@@ -64,7 +64,7 @@ def test_outcomes_are_recorded_and_revised_once(desk: trueup.Trueup, tmp_path: P
     written(path, outcome("A", False, "2026-11-21T10:00:00Z"), outcome("B", False))
     assert served(desk, path).run()
     assert served(desk, path).run()
-    source = "kafka:file/o.jsonl"
+    source = f"kafka:file/{topic_of(path)}"
     assert history(desk) == [("A", 1, 1.0, source), ("A", 2, 0.0, source), ("B", 1, 0.0, source)]
     assert desk.query("SELECT next_offset FROM positions").rows() == [{"next_offset": 4}]
 

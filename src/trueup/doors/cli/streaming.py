@@ -86,11 +86,13 @@ def _file(services: object, deployment: str, path: Path, replies: Path | None, *
 
     assert isinstance(services, Services)
     with ExitStack() as files:
-        out = None if replies is None else files.enter_context(replies.open("ab"))
+        out = (
+            None if replies is None else files.enter_context(replies.open("ab", buffering=0))
+        )  # what is forgotten is written
         broker = lines(services, deployment, path, out)
         opened = outcome_server if outcomes else stream_server
         server = opened(services, deployment, lambda _: broker, topic=topic_of(path))
-        _run(server)
+        clean = _run(server)
     found = services.queries.rows(
         "SELECT coalesce(sum(instances), 0)::bigint AS instances, coalesce(sum(answered), 0)::bigint AS answered,"
         " coalesce(sum(refused), 0)::bigint AS refused FROM reads"
@@ -100,6 +102,8 @@ def _file(services: object, deployment: str, path: Path, replies: Path | None, *
     what, done = ("outcomes", "recorded") if outcomes else ("instances", "answered")
     say(f"{found['instances']} {what} of {path.name} in the ledger: {found['answered']} {done}, "
         f"{found['refused']} refused")  # fmt: skip
+    if not clean:
+        raise typer.Exit(FAILURE)
 
 
 def _run(server: StreamServer) -> bool:

@@ -204,6 +204,8 @@ class ConfluentBroker:
             self._ours.add(number)
         offsets = watcher.assigned(numbers)
         known = offsets or dict.fromkeys(numbers)
+        with suppress(Unavailable):
+            self.beginnings([number for number in numbers if known[number] is None])
         with suppress(KafkaException, TypeError):  # asked again at the next assignment; a stream does not fail for it
             for number in numbers:
                 self._check(number, known[number])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -112,5 +113,14 @@ class FileBroker:
 
 
 def topic_of(path: Path) -> str:
-    """The file's name as a topic's."""
-    return re.sub(r"[^a-zA-Z0-9._-]", "_", path.name)[:249]
+    """The file's name as a topic's, with a digest of its first line: another day's file of that name is another place.
+
+    Raises InvalidFile.
+    """
+    try:
+        with path.open("rb") as file:
+            first = file.readline(1 << 16)
+    except OSError:
+        raise InvalidFile(f"{path.name} cannot be read") from None
+    name = re.sub(r"[^a-zA-Z0-9._-]", "_", path.name)[:200]
+    return f"{name}-{hashlib.blake2b(first, digest_size=4).hexdigest()}"
