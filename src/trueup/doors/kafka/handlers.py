@@ -26,11 +26,11 @@ from trueup.domain.batch import (
     RefusalReason,
     Source,
 )
-from trueup.domain.contract import FieldError, Storage
+from trueup.domain.contract import Storage
 from trueup.domain.stream import Place, Read, Stream, Unanswered
 from trueup.doors.kafka.formats.installed import Formats
 from trueup.doors.kafka.reading import BadRecord, Reader, Reading
-from trueup.doors.kafka.reads import LettersOf, portions_of, refusals_of
+from trueup.doors.kafka.reads import LettersOf, only, portions_of, refusals_of
 from trueup.doors.kafka.records import Record
 from trueup.errors import InvalidQuery, Unavailable
 from trueup.ports import Clock, StreamLedger
@@ -234,7 +234,7 @@ class Handlers:
         today = int(self._clock().timestamp() // 86_400)
         good = (days >= today - self._limits.event_past_days) & (days <= today + self._limits.event_future_days)
         good &= own_us >= 0
-        return self._only(decoded, good, "", "range", "appended within the days that the ledger keeps")
+        return only(decoded, good, "", "range", "appended within the days that the ledger keeps")
 
     def _with_short_keys(self, decoded: Decoded) -> Decoded:
         """Without the instances whose business key is too long for the ledger's indexes."""
@@ -244,22 +244,8 @@ class Handlers:
                 texts = decoded.columns.column(name).tolist()
                 if len(max(texts, key=_length, default="") or "") > most:
                     good = np.fromiter((_length(text) <= most for text in texts), bool, len(texts))
-                    decoded = self._only(decoded, good, name, "length", f"a key of at most {most} characters")
+                    decoded = only(decoded, good, name, "length", f"a key of at most {most} characters")
         return decoded
-
-    def _only(self, decoded: Decoded, good: NDArray[np.bool_], field: str, code: str, expected: str) -> Decoded:
-        """The good instances; of the others it is said what is expected."""
-        if good.all():
-            return decoded
-        errors = [FieldError(row, field, code, expected) for row in decoded.rows[~good].tolist()]
-        most = self._limits.field_errors
-        return Decoded(
-            decoded.columns.take(good),
-            decoded.rows[good],
-            decoded.received,
-            (*decoded.errors, *errors)[:most] if len(decoded.errors) < most else decoded.errors,
-            decoded.errors_total + len(errors),
-        )
 
     def _read(
         self,

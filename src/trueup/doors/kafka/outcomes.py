@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from trueup.domain.batch import Channel, OutcomeBatch, Source
+from trueup.domain.batch import Channel, Decoded, OutcomeBatch, Source
 from trueup.domain.contract import Contract
 from trueup.domain.stream import Place, Read
 from trueup.doors.kafka.reading import Reader, Reading
-from trueup.doors.kafka.reads import LettersOf, portions_of, refusals_of
+from trueup.doors.kafka.reads import LettersOf, only, portions_of, refusals_of
 from trueup.doors.kafka.records import Record
 from trueup.outcomes.decoding import outcome_batch
 from trueup.ports import Clock, OutcomeStore, StreamLedger
 from trueup.scoring.service import contract_refusals
 from trueup.telemetry.metrics import Metrics
+
+_LAST_US = 253_402_300_799_999_999  # of the year 9999
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class OutcomeHandlers:
         """The records as one batch of outcomes. Raises Unavailable where a schema cannot be had now."""
         began = time.perf_counter()
         reading = self._reader.read(records)
+        reading = replace(reading, decoded=_in_time(reading.decoded))
         read = self._read(records, expected, reading)
         positions = {portion.partition: portion.next_offset for portion in read.portions}
         yield OutcomeRead(records, self._batch(records, reading), read, positions, time.perf_counter() - began)
@@ -100,3 +103,10 @@ class OutcomeHandlers:
             refused=refusals_of(self._place, self._source, records, reading.bad, refused, source, now),
             letters=LettersOf(records, reading, refused, reading.decoded.rows),
         )
+
+
+def _in_time(decoded: Decoded) -> Decoded:
+    """Without outcomes observed at a moment that the ledger cannot hold."""
+    observed = decoded.columns.column("observed_at")
+    good = decoded.columns.nulls("observed_at") | ((observed >= 0) & (observed <= _LAST_US))
+    return only(decoded, good, "observed_at", "range", "a moment from 1970 to 9999")

@@ -10,11 +10,26 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from trueup.domain.batch import Channel, Refusal, Refusals, Source
+from trueup.domain.batch import Channel, Decoded, Refusal, Refusals, Source
+from trueup.domain.contract import FieldError
 from trueup.domain.stream import Letter, Place, Portion, Unanswered
 from trueup.doors.kafka.reading import BadRecord, Reading
 from trueup.doors.kafka.records import Record
 from trueup.scoring.service import RowRefusal
+
+
+def only(decoded: Decoded, good: NDArray[np.bool_], field: str, code: str, expected: str) -> Decoded:
+    """The good ones of the instances that were decoded; of each other it is said what is expected."""
+    if good.all():
+        return decoded
+    errors = [FieldError(row, field, code, expected) for row in decoded.rows[~good].tolist()]
+    return Decoded(
+        decoded.columns.take(good),
+        decoded.rows[good],
+        decoded.received,
+        (*decoded.errors, *errors),
+        decoded.errors_total + len(errors),
+    )
 
 
 def portions_of(
