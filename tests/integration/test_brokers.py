@@ -85,7 +85,7 @@ def test_the_registry_gives_a_schema_back(schema_registry: Registry):
     of = SerializationContext("trades", MessageField.VALUE)
     written = AvroSerializer(SchemaRegistryClient({"url": schema_registry.url}), schema)({"amount": 2.5}, of)
     another = SchemaRegistryClient({"url": schema_registry.url})
-    assert another.get_subjects() == ["trades-value"]
+    assert "trades-value" in another.get_subjects()  # others use the registry too
     assert AvroDeserializer(another)(written, of) == {"amount": 2.5}
 
 
