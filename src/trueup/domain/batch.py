@@ -71,6 +71,13 @@ class Booked(IntEnum):
     WITHHELD = 3  # a row of the same group is a conflict; not booked, nothing is returned
 
 
+UNBOOKED = {
+    Booked.CONFLICT: (RefusalReason.CONFLICT, "the identity holds other content"),
+    Booked.WITHHELD: (RefusalReason.REQUEST, "another instance of the request is a conflict"),
+}
+"""Why a row that was not booked got no answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Columns:
     """n instances decoded under a contract, in three blocks (see ``Contract.slots``).

@@ -34,13 +34,13 @@ from psycopg import sql
 
 from trueup.contracts.horizon import due_days
 from trueup.domain.batch import (
+    UNBOOKED,
     Answers,
     Booked,
     Booking,
     Channel,
     Receipt,
     Refusal,
-    RefusalReason,
     Refusals,
     Role,
     Source,
@@ -322,12 +322,8 @@ def withhold(booking: Booking, booked: NDArray[np.int8]) -> None:
 
 def conflicts(booking: Booking, booked: NDArray[np.int8]) -> list[Refusal]:
     """A refusal for every row whose identity holds other content, and for those withheld with it."""
-    why = {
-        Booked.CONFLICT: (RefusalReason.CONFLICT, "the identity holds other content"),
-        Booked.WITHHELD: (RefusalReason.REQUEST, "another instance of the request is a conflict"),
-    }
     places = np.flatnonzero(booked >= Booked.CONFLICT).tolist()
-    return [Refusal(booking.source.keys[i], *why[Booked(booked[i])], booking.digests[i]) for i in places]
+    return [Refusal(booking.source.keys[i], *UNBOOKED[Booked(booked[i])], booking.digests[i]) for i in places]
 
 
 def conflicting(booking: Booking, booked: NDArray[np.int8]) -> Refusals:

@@ -26,7 +26,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from trueup.domain.batch import Booked, Booking, Receipt, RefusalReason
+from trueup.domain.batch import UNBOOKED, Booked, Booking, Receipt
 from trueup.domain.stream import Letter, OwedReplies, Place, Read, Replay, Unanswered
 from trueup.errors import Fenced, InvalidQuery, LedgerUnavailable, no_letter
 from trueup.ledger.copying import run
@@ -86,10 +86,6 @@ _UNSENT = """
 _NEVER = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError, psycopg.errors.ProgramLimitExceeded)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_US = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
-_CONFLICT = {
-    Booked.CONFLICT: (RefusalReason.CONFLICT, "the identity holds other content"),
-    Booked.WITHHELD: (RefusalReason.REQUEST, "another instance of the request is a conflict"),
-}
 
 
 @contextmanager
@@ -285,7 +281,7 @@ def _unanswered(work: Work | None) -> list[Unanswered]:
     if work is None:
         return []
     places = np.flatnonzero(work.booked >= Booked.CONFLICT).tolist()
-    return [(place, *_CONFLICT[Booked(work.booked[place])]) for place in places]
+    return [(place, *UNBOOKED[Booked(work.booked[place])]) for place in places]
 
 
 def _tell_repeats_apart(work: Work) -> None:

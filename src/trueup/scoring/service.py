@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from trueup.contracts.horizon import due_days, event_times
 from trueup.contracts.identity import business_keys, content_digests
 from trueup.domain.batch import (
+    UNBOOKED,
     Answers,
     Booked,
     Booking,
@@ -53,10 +54,6 @@ from trueup.telemetry.metrics import Metrics
 __all__ = ["REFRESH_S", "Begun", "Instances", "Loaded", "Predicted", "Resolved", "Response", "RowRefusal", "Scoring"]
 
 MOST_DETAIL_BYTES = 500  # of a refusal, whose index holds it
-_UNBOOKED = {
-    Booked.CONFLICT: (RefusalReason.CONFLICT, "the identity holds other content"),
-    Booked.WITHHELD: (RefusalReason.REQUEST, "another instance of the request is a conflict"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +247,7 @@ class Scoring:
         if predicted.refused:
             self.refuse(predicted.resolved, instances.source, predicted.refused, _utc(instances.received_at.min()))
         unbooked = [
-            RowRefusal(int(predicted.rows[i]), *_UNBOOKED[Booked(receipt.booked[i])])
+            RowRefusal(int(predicted.rows[i]), *UNBOOKED[Booked(receipt.booked[i])])
             for i in np.flatnonzero(receipt.booked >= Booked.CONFLICT)
         ]
         return Response(instances.decoded.received, predicted.rows, receipt, tuple(predicted.refused + unbooked))

@@ -164,6 +164,8 @@ class Handlers:
         try:
             return self._booked(batch)
         except InvalidQuery:
+            if not batch.read.portions:  # a replay, which moves no position: its letters stay
+                raise
             log("stream").error("not_booked", records=len(batch.records))
         expected: dict[int, int | None] = {p.partition: p.expected for p in batch.read.portions}
         if len(batch.records) == 1:
