@@ -13,6 +13,7 @@ TrueupError
 ├── ScoringError                 the model could not answer
 │   ├── ModelRefused             digest, pickle or library versions do not allow loading
 │   └── ParityError              two runtimes of one model disagree
+├── Undelivered                  nobody has taken a message (says whether trying again may help)
 ├── Unavailable                  try again later
 │   ├── LedgerUnavailable        nothing was booked, nothing may be answered
 │   ├── Overloaded               a bound is reached
@@ -144,6 +145,14 @@ class RateLimited(Overloaded):
 
 class TimedOut(Unavailable):
     """The caller's deadline passed before there was an answer."""
+
+
+class Undelivered(TrueupError):
+    """Nobody has taken a message. ``is_passing`` says whether trying again may help."""
+
+    def __init__(self, message: str, *, is_passing: bool, next_step: str = "") -> None:
+        self.is_passing = is_passing
+        super().__init__(message, next_step=next_step)
 
 
 class MissingExtra(TrueupError):

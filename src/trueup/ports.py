@@ -28,6 +28,7 @@ from trueup.domain.batch import (
 )
 from trueup.domain.contract import Contract
 from trueup.domain.deployment import Deployment, ModelVersion
+from trueup.domain.message import Message
 from trueup.domain.stream import Letter, OwedReplies, Place, Read
 
 Days = NDArray[np.datetime64]
@@ -238,4 +239,20 @@ class Clock(Protocol):
 
     def __call__(self) -> datetime:
         """Now, in UTC with zone."""
+        ...
+
+
+class Outbox(Protocol):
+    """Messages that are to be sent, committed together with what they tell of."""
+
+    def add(self, messages: Sequence[Message], within: Any) -> int:
+        """Adds those whose key is new, in the transaction of the connection ``within``; returns how many were new."""
+        ...
+
+
+class Notifier(Protocol):
+    """One way to reach somebody: an SMTP server, a webhook, a topic."""
+
+    def send(self, message: Message) -> None:
+        """Returns when the other side has taken it. Raises Undelivered, which says whether trying again may help."""
         ...

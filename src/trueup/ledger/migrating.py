@@ -1,7 +1,7 @@
 """Bringing the database to this version of trueup, and saying where it stands.
 
 Tables change by Alembic migrations. Views and functions are derived from the tables:
-after the migrations they are all dropped and made again from ``sql/``, in the same
+after the migrations they are all dropped and made again from ``ddl/``, in the same
 transaction, so that there is one place to read them.
 """
 
@@ -18,6 +18,17 @@ from trueup.ledger.migrations import HEAD
 
 LOCK = 7_238_145  # any number, the same in every trueup: guards migrations
 MIN_SERVER = 150_000
+# In this order, then the contracts' own views, then the grants.
+DERIVED = (
+    "functions.sql",
+    "views.sql",
+    "outcomes.sql",
+    "monitoring.sql",
+    "alerts.sql",
+    "messages.sql",
+    "reports.sql",
+    "clock.sql",
+)
 
 
 def sql_file(name: str) -> str:
@@ -27,7 +38,7 @@ def sql_file(name: str) -> str:
 
 def stamp() -> str:
     """What a database of this version carries: the last migration and a digest of the derived objects."""
-    derived = "".join(sql_file(n) for n in ("functions.sql", "views.sql", "grants.sql"))
+    derived = "".join(sql_file(n) for n in (*DERIVED, "grants.sql"))
     return f"{HEAD} {hashlib.sha256(derived.encode()).hexdigest()[:16]}"
 
 
@@ -102,7 +113,7 @@ def _make_derived(connection: Any) -> None:
     from trueup.contracts.reading import contract_from_json
     from trueup.ledger.views import make_contract_view
 
-    for name in ("functions.sql", "views.sql"):
+    for name in DERIVED:
         connection.execute(sql_file(name))
     for contract_id, body in connection.execute("SELECT contract_id, body FROM ledger.contracts").fetchall():
         make_contract_view(connection, contract_from_json(body), contract_id)

@@ -1,11 +1,6 @@
-"""The ledger's tables. Migrations applied in order must equal this (tests/integration/test_migrations.py).
-
-Each CHECK has a sentence that says which contradiction it makes impossible.
-"""
+"""Contracts, versions, deployments, and what they answered or refused."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from sqlalchemy import (
     ARRAY,
@@ -20,21 +15,16 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
-    PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
     UniqueConstraint,
-    text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, REAL, TIMESTAMP, UUID
+from sqlalchemy.dialects.postgresql import JSONB, REAL, UUID
 
-metadata = MetaData(schema="ledger")
+from trueup.ledger.tables.common import NOW, Moment, metadata
 
-Moment = TIMESTAMP(timezone=True)
-_NOW = text("now()")
-_CHANNELS = "'rest', 'grpc', 'kafka', 'batch', 'python'"
+CHANNELS = "'rest', 'grpc', 'kafka', 'batch', 'python'"
 
 contracts = Table(
     "contracts",
@@ -45,7 +35,7 @@ contracts = Table(
     Column("digest", Text, nullable=False, unique=True),
     # json, not jsonb: the order of fields is part of a contract.
     Column("body", JSON, nullable=False),
-    Column("created_at", Moment, nullable=False, server_default=_NOW),
+    Column("created_at", Moment, nullable=False, server_default=NOW),
     UniqueConstraint("name", "version"),
 )
 
@@ -60,7 +50,7 @@ model_versions = Table(
     Column("libraries", JSONB, nullable=False),
     Column("parity", JSONB, nullable=False),
     Column("digest", Text, nullable=False),
-    Column("created_at", Moment, nullable=False, server_default=_NOW),
+    Column("created_at", Moment, nullable=False, server_default=NOW),
     UniqueConstraint("name", "version"),
 )
 
@@ -69,7 +59,7 @@ deployments = Table(
     metadata,
     Column("deployment_id", Integer, Identity(always=True), primary_key=True),
     Column("name", Text, nullable=False, unique=True),
-    Column("created_at", Moment, nullable=False, server_default=_NOW),
+    Column("created_at", Moment, nullable=False, server_default=NOW),
 )
 
 deployment_revisions = Table(
@@ -81,7 +71,7 @@ deployment_revisions = Table(
     Column("challenger_ids", ARRAY(Integer), nullable=False),
     Column("shadow_ids", ARRAY(Integer), nullable=False),
     Column("serving", JSONB, nullable=False),
-    Column("deployed_at", Moment, nullable=False, server_default=_NOW),
+    Column("deployed_at", Moment, nullable=False, server_default=NOW),
     Column("deployed_by", Text, nullable=False),
 )
 
@@ -96,7 +86,7 @@ batches = Table(
     Column("instances", Integer, nullable=False),
     Column("predictions", Integer, nullable=False),
     Column("received_at", Moment, nullable=False),
-    Column("booked_at", Moment, nullable=False, server_default=_NOW),
+    Column("booked_at", Moment, nullable=False, server_default=NOW),
     # A batch without predictions is no batch.
     CheckConstraint("instances > 0 AND predictions >= instances", name="batches_not_empty"),
 )
@@ -130,12 +120,12 @@ predictions = Table(
     Column("reason_values", ARRAY(REAL)),
     Column("due_day", Date),
     Column("received_at", Moment, nullable=False),
-    Column("booked_at", Moment, nullable=False, server_default=_NOW),
+    Column("booked_at", Moment, nullable=False, server_default=NOW),
     Column("steps_us", ARRAY(Integer), nullable=False),
     # The partition a row lies in follows from its event time alone.
     CheckConstraint("event_day = (event_time AT TIME ZONE 'UTC')::date", name="predictions_event_day"),
     CheckConstraint("role IN ('champion', 'challenger', 'shadow')", name="predictions_role"),
-    CheckConstraint(f"channel IN ({_CHANNELS})", name="predictions_channel"),
+    CheckConstraint(f"channel IN ({CHANNELS})", name="predictions_channel"),
     CheckConstraint("status IN ('scored', 'abstained', 'fallback')", name="predictions_status"),
     # An answer holds something: a number, a vector or a class.
     CheckConstraint(
@@ -165,7 +155,7 @@ request_days = Table(
     Column("source", Text, primary_key=True),
     Column("source_key", Text, primary_key=True),
     Column("event_time", Moment, nullable=False),
-    Column("booked_at", Moment, nullable=False, server_default=_NOW),
+    Column("booked_at", Moment, nullable=False, server_default=NOW),
 )
 
 refusals = Table(
@@ -182,8 +172,8 @@ refusals = Table(
     Column("attempt", Integer, nullable=False),
     Column("event_day", Date, nullable=False),
     Column("received_at", Moment, nullable=False),
-    Column("booked_at", Moment, nullable=False, server_default=_NOW),
-    CheckConstraint(f"channel IN ({_CHANNELS})", name="refusals_channel"),
+    Column("booked_at", Moment, nullable=False, server_default=NOW),
+    CheckConstraint(f"channel IN ({CHANNELS})", name="refusals_channel"),
     CheckConstraint(
         "reason IN ('contract', 'failed', 'timed_out', 'overloaded', 'request', 'conflict', "
         "'undecodable', 'too_large')",
@@ -201,141 +191,4 @@ refusals = Table(
         name="refusals_once",
         postgresql_nulls_not_distinct=True,
     ),
-)
-
-outcomes = Table(
-    "outcomes",
-    metadata,
-    Column("contract_name", Text, primary_key=True),
-    Column("label", Text, primary_key=True),
-    Column("business_key", Text, primary_key=True),
-    Column("event_day", Date, primary_key=True),
-    Column("revision", Integer, primary_key=True),
-    Column("value_number", Double),
-    Column("value_text", Text),
-    Column("source", Text, nullable=False),
-    Column("observed_at", Moment, nullable=False),
-    Column("recorded_at", Moment, nullable=False, server_default=_NOW),
-    # An outcome is one value, a number or a text.
-    CheckConstraint("num_nonnulls(value_number, value_text) = 1", name="outcomes_one_value"),
-    CheckConstraint("revision >= 1", name="outcomes_revision"),
-)
-
-
-def _place() -> list[Column[Any]]:
-    """A partition of a topic, as one deployment reads it."""
-    return [
-        Column("deployment_id", Integer, ForeignKey(deployments.c.deployment_id), nullable=False),
-        Column("cluster", Text, nullable=False),
-        Column("topic", Text, nullable=False),
-        Column("partition", Integer, nullable=False),
-    ]
-
-
-positions = Table(
-    "positions",
-    metadata,
-    *_place(),
-    Column("next_offset", BigInteger, nullable=False),
-    Column("moved_at", Moment, nullable=False, server_default=_NOW),
-    PrimaryKeyConstraint("deployment_id", "cluster", "topic", "partition"),
-    CheckConstraint("next_offset >= 0", name="positions_offset"),
-)
-
-reads = Table(
-    "reads",
-    metadata,
-    Column("read_id", BigInteger, Identity(always=True), primary_key=True),
-    *_place(),
-    Column("first_offset", BigInteger, nullable=False),
-    Column("next_offset", BigInteger, nullable=False),
-    Column("records", Integer, nullable=False),
-    Column("tombstones", Integer, nullable=False),
-    Column("instances", Integer, nullable=False),
-    Column("answered", Integer, nullable=False),
-    Column("repeated", Integer, nullable=False),
-    Column("refused", Integer, nullable=False),
-    Column("batch_id", BigInteger),
-    Column("received_at", Moment, nullable=False),
-    Column("booked_at", Moment, nullable=False, server_default=_NOW),
-    # Who reads nothing moves no position.
-    CheckConstraint("next_offset > first_offset AND records > 0", name="reads_not_empty"),
-    # Nothing that was received is without an end.
-    CheckConstraint("instances = answered + repeated + refused", name="reads_reconcile"),
-)
-Index("reads_received", reads.c.received_at, postgresql_using="brin")
-# What was read of a partition before.
-Index(
-    "reads_of_partition",
-    reads.c.deployment_id,
-    reads.c.cluster,
-    reads.c.topic,
-    reads.c.partition,
-    reads.c.read_id,
-)
-
-owed_replies = Table(
-    "owed_replies",
-    metadata,
-    Column("batch_id", BigInteger, primary_key=True, autoincrement=False),
-    *_place(),
-    Column("first_day", Date, nullable=False),
-    Column("last_day", Date, nullable=False),
-    Column("booked_at", Moment, nullable=False, server_default=_NOW),
-)
-
-dead_letters = Table(
-    "dead_letters",
-    metadata,
-    Column("letter_id", BigInteger, Identity(always=True), primary_key=True),
-    *_place(),
-    Column("record_offset", BigInteger, nullable=False),
-    Column("places", ARRAY(Integer)),  # of the instances that were refused; null: the record as a whole
-    Column("reason", Text, nullable=False),
-    Column("detail", Text, nullable=False),
-    Column("key", LargeBinary),
-    Column("value", LargeBinary),
-    Column("headers", JSONB, nullable=False),
-    Column("appended_at", Moment),
-    Column("received_at", Moment, nullable=False),
-    Column("booked_at", Moment, nullable=False, server_default=_NOW),
-    Column("relayed_at", Moment),
-    Column("replayed_at", Moment),
-    # A record is one letter, however often it is read.
-    UniqueConstraint("deployment_id", "cluster", "topic", "partition", "record_offset", name="dead_letters_once"),
-)
-Index(
-    "dead_letters_unrelayed",
-    dead_letters.c.deployment_id,
-    dead_letters.c.letter_id,
-    postgresql_where=text("relayed_at IS NULL"),
-)
-
-api_keys = Table(
-    "api_keys",
-    metadata,
-    Column("key_id", Text, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("role", Text, nullable=False),
-    Column("key_hash", LargeBinary, nullable=False, unique=True),
-    Column("created_at", Moment, nullable=False, server_default=_NOW),
-    Column("revoked_at", Moment),
-    Column("deployments", ARRAY(Text)),  # null: all
-    CheckConstraint("role IN ('reader', 'scorer', 'operator', 'admin')", name="api_keys_role"),
-    CheckConstraint("octet_length(key_hash) = 32", name="api_keys_hash"),
-    # A key that is limited is limited to something, and an admin could lift any limit.
-    CheckConstraint(
-        "deployments IS NULL OR (cardinality(deployments) > 0 AND role <> 'admin')", name="api_keys_deployments"
-    ),
-)
-
-audit = Table(
-    "audit",
-    metadata,
-    Column("audit_id", BigInteger, Identity(always=True), primary_key=True),
-    Column("at", Moment, nullable=False, server_default=_NOW),
-    Column("actor", Text, nullable=False),
-    Column("action", Text, nullable=False),
-    Column("subject", Text, nullable=False),
-    Column("detail", JSONB, nullable=False),
 )

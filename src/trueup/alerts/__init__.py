@@ -1,0 +1,1 @@
+"""Alert rules: when they fire, and who hears of it."""

@@ -1,0 +1,2 @@
+-- Rules, their instances and every transition.
+SELECT 1;

@@ -1,0 +1,2 @@
+-- Scheduled work.
+SELECT 1;

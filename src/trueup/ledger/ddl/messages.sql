@@ -1,0 +1,2 @@
+-- What is to be told to somebody outside.
+SELECT 1;

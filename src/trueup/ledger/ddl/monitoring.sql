@@ -1,0 +1,2 @@
+-- What predictions were measured to be.
+SELECT 1;

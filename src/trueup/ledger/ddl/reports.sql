@@ -1,0 +1,2 @@
+-- Runs of reports.
+SELECT 1;

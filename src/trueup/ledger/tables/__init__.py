@@ -1,0 +1,9 @@
+"""The ledger's tables. Migrations applied in order must equal this (tests/integration/test_migrations.py).
+
+Each CHECK has a sentence that says which contradiction it makes impossible.
+"""
+
+from trueup.ledger.tables import access, outcomes, predictions, streams
+from trueup.ledger.tables.common import metadata
+
+__all__ = ["access", "metadata", "outcomes", "predictions", "streams"]

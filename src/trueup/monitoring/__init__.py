@@ -1,0 +1,1 @@
+"""Measuring predictions against their reference and their outcomes."""

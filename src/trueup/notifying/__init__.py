@@ -1,0 +1,1 @@
+"""Telling somebody outside, once, however often it has to be tried."""

@@ -1,0 +1,1 @@
+"""Reports: SQL files whose results are kept, drawn and sent."""
