@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,8 @@ NULL = struct.pack(">i", -1)
 COLUMNS = (
     *("prediction_id", "event_day", "event_time", "deployment_id", "model_version_id", "contract_id", "batch_id"),
     *("role", "channel", "source", "content_digest", "received_at", "steps_us", "due_day", "floats", "ints", "score"),
-    *("expected_cost", "status", "decision", "class", "source_key", "business_key", "texts", "outputs"),
-    *("reason_fields", "reason_values"),
+    *("expected_cost", "source_key", "business_key", "texts", "outputs", "reason_fields", "reason_values"),
+    *("status", "class", "decision"),
 )
 
 _ROW = struct.pack(">h", len(COLUMNS))
@@ -125,14 +125,14 @@ def _chunk(part: Booking, answers: Answers, scored: Scored, ids: NDArray[np.uint
             _array(columns.ints, columns.int_nulls, _I8, _INT8),
             _numbers(answers.score),
             _numbers(answers.expected_cost),
-            _words(answers.status),
-            _words(answers.decision),
-            _words(answers.classes),
             _cells(part.source.keys),
             _cells(part.business_keys),
-            _text_arrays(columns.texts),
+            *_text_arrays(columns.texts),
             NULL if answers.outputs is None else _array(answers.outputs, None, _F8, _FLOAT8),
             *_reasons(answers.reasons),
+            _words(answers.status),
+            _words(answers.classes),
+            _words(answers.decision),
         ],
     )
 
@@ -149,21 +149,21 @@ def _names(role: Role, channel: Channel, source: str) -> bytes:
 
 def _joined(n: int, pieces: Sequence[Piece]) -> bytes:
     """Rows of all pieces; neighbours of fixed length are one block."""
-    merged: list[Sequence[bytes] | repeat[bytes]] = []
+    merged: list[Sequence[bytes]] = []
     run: list[bytes | _Fixed] = []
     for piece in pieces:
         if isinstance(piece, (bytes, _Fixed)):
             run.append(piece)
             continue
         if run:
-            merged.append(_slices(*_block(n, run), n))
+            merged.append(_slices(*_block(n, run)))
             run = []
         merged.append(piece)
     if run:
         block, width = _block(n, run)
         if not merged:
             return bytes(block)
-        merged.append(_slices(block, width, n))
+        merged.append(_slices(block, width))
     return b"".join(chain.from_iterable(zip(*merged, strict=True)))
 
 
@@ -183,9 +183,10 @@ def _block(n: int, run: Sequence[bytes | _Fixed]) -> tuple[bytearray, int]:
     return block, width
 
 
-def _slices(block: bytearray, width: int, n: int) -> Sequence[bytes] | repeat[bytes]:
-    raw = bytes(block)
-    return [raw[at : at + width] for at in range(0, n * width, width)]
+def _slices(block: bytearray, width: int) -> list[bytes]:
+    """A block's rows as bytes of their own."""
+    rows: list[bytes] = np.frombuffer(block, np.dtype((np.void, width))).tolist()
+    return rows
 
 
 def _value(data: bytes) -> bytes:
@@ -221,7 +222,7 @@ def _nullable(nulls: Bools, values: NDArray[Any], kind: np.dtype[Any]) -> Piece:
         return _fixed(values, kind)
     if nulls.all():
         return NULL
-    cells = _slices(*_block(len(nulls), [_fixed(values, kind)]), len(nulls))
+    cells = _slices(*_block(len(nulls), [_fixed(values, kind)]))
     return [NULL if gone else cell for gone, cell in zip(nulls.tolist(), cells, strict=True)]
 
 
@@ -246,8 +247,21 @@ def _word(text: str) -> bytes:
     return _cell(text)
 
 
-def _cells(texts: Sequence[str]) -> Sequence[bytes]:
-    return [_length(len(data)) + data for data in map(str.encode, texts)]
+def _cells(texts: Sequence[str]) -> Piece:
+    """Text that differs from row to row; of one length in all of them it is laid like a number."""
+    data = list(map(str.encode, texts))
+    if len(set(map(len, data))) == 1:
+        return _fixed(_bytes_of(data), _BYTE)
+    return _varying(data)
+
+
+def _varying(data: Iterable[bytes]) -> Sequence[bytes]:
+    return [_length(len(text)) + text for text in data]
+
+
+def _bytes_of(data: Sequence[bytes]) -> NDArray[np.uint8]:
+    """Texts of one length as (n, length) bytes."""
+    return np.frombuffer(b"".join(data), np.uint8).reshape(len(data), -1)
 
 
 @lru_cache(1024)
@@ -274,7 +288,7 @@ def _array(values: NDArray[Any], nulls: Bools | None, kind: np.dtype[Any], oid: 
     holed = nulls.any(axis=1)
     if not holed.any():
         return whole
-    cells = list(_slices(*_block(n, [whole]), n))
+    cells = _slices(*_block(n, [whole]))
     with_null = _array_head(oid, k, has_null=True)
     places = np.flatnonzero(holed)
     body, ends = _without(nulls[places], _block(len(places), [replace(whole, values=values[places])])[0], size)
@@ -296,22 +310,29 @@ def _without(nulls: Bools, block: bytearray, size: int) -> tuple[bytes, list[int
     return elements[keep].tobytes(), np.cumsum(lengths).tolist()
 
 
-def _text_arrays(texts: Objects) -> Piece:
+def _text_arrays(texts: Objects) -> Sequence[Piece]:
     k = texts.shape[1]
     if not k:
-        return _value(_array_head(_TEXT, 0))
-    listed = texts.T.tolist()
-    columns = [
-        [NULL if v is None else _cell(v) for v in column] if None in column else _cells(column) for column in listed
-    ]
-    bodies = columns[0] if k == 1 else list(map(b"".join, zip(*columns, strict=True)))
-    plain, with_null = _array_head(_TEXT, k), _array_head(_TEXT, k, has_null=True)
-    if not any(None in column for column in listed):
-        return [_length(20 + len(body)) + plain + body for body in bodies]
-    holes = (texts == None).any(axis=1).tolist()  # noqa: E711 - element by element
+        return [_value(_array_head(_TEXT, 0))]
+    columns = texts.T.tolist()
+    if any(None in column for column in columns):
+        return [_holed_text_arrays(columns)]
+    head = _array_head(_TEXT, k)
+    data = [list(map(str.encode, column)) for column in columns]
+    if all(len(set(map(len, column))) == 1 for column in data):
+        widths = [len(column[0]) for column in data]
+        before = _length(len(head) + sum(4 + width for width in widths)) + head
+        return [before, *(_fixed(_bytes_of(column), _BYTE) for column in data)]
+    bodies = _varying(data[0]) if k == 1 else list(map(b"".join, zip(*map(_varying, data), strict=True)))
+    return [[_length(len(head) + len(body)) + head + body for body in bodies]]
+
+
+def _holed_text_arrays(columns: Sequence[Sequence[str | None]]) -> Sequence[bytes]:
+    whole, holed = (_array_head(_TEXT, len(columns), has_null=has_null) for has_null in (False, True))
+    cells = [[NULL if v is None else _cell(v) for v in column] for column in columns]
     return [
-        _length(20 + len(body)) + (with_null if hole else plain) + body
-        for body, hole in zip(bodies, holes, strict=True)
+        _length(len(whole) + len(body)) + (holed if None in row else whole) + body
+        for row, body in zip(zip(*columns, strict=True), map(b"".join, zip(*cells, strict=True)), strict=True)
     ]
 
 
@@ -323,6 +344,6 @@ def _reasons(reasons: Reasons | None) -> tuple[Piece, Piece]:
     for values, kind, oid in ((reasons.fields, _I2, _INT2), (reasons.values, _F4, _FLOAT4)):
         whole = _array(values, None, kind, oid)
         assert isinstance(whole, _Fixed)  # no null elements and at least one a row
-        cells = _slices(*_block(n, [whole]), n)
+        cells = _slices(*_block(n, [whole]))
         both.append([cell if there else NULL for there, cell in zip(present.tolist(), cells, strict=True)])
     return both[0], both[1]

@@ -72,8 +72,11 @@ _REPLIES = """
            p.outputs, p.class, p.decision, p.expected_cost, v.version AS model_version
     FROM ledger.predictions p JOIN ledger.model_versions v USING (model_version_id)
     WHERE p.batch_id = ANY (%s) AND p.event_day BETWEEN %s AND %s AND p.role = 'champion' AND p.deployment_id = %s
-    ORDER BY p.batch_id
+    ORDER BY p.batch_id, CASE WHEN starts_with(p.source, 'kafka:') THEN split_part(p.source_key, '/', 2)::bigint END,
+             CASE WHEN starts_with(p.source, 'kafka:') THEN ('0' || split_part(p.source_key, '/', 3))::bigint END,
+             p.event_day, p.ctid
 """
+# Of records known by their place the offset says the order; of others, the rows lie as they were copied.
 _LETTERS = """
     SELECT letter_id, partition, record_offset, places, reason, detail, key, value, headers, appended_at
     FROM ledger.dead_letters
