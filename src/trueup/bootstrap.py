@@ -6,14 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from socket import gethostname
 from types import TracebackType
 from typing import Self
 
 from trueup.domain.deployment import Mode, ModelVersion, Parity, Serving
+from trueup.domain.gauge import Gauge
 from trueup.errors import TrueupError
 from trueup.ledger import migrating
 from trueup.ledger.draining import Drainer
 from trueup.ledger.embedded import EmbeddedPostgres
+from trueup.ledger.gauges import PostgresGauges, Reporter
 from trueup.ledger.observed import ObservedLedger
 from trueup.ledger.spool import SpooledLedger
 from trueup.ledger.spool_lookup import Lookup
@@ -53,6 +56,7 @@ class Services:
     ledger: PostgresStreams
     outcomes: PostgresOutcomes
     queries: PostgresQueries
+    gauges: PostgresGauges
     scoring: Scoring
     deploying: Deploying
     telemetry: Telemetry
@@ -60,6 +64,7 @@ class Services:
     _pools: tuple[Pool, ...]
     spool: SpooledLedger | None = None
     drainer: Drainer | None = None
+    _reporter: Reporter | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -82,14 +87,21 @@ class Services:
             self.drainer = Drainer(self.spool)
             if draining:
                 self.drainer.start()
+                self._reporter = Reporter(self.gauges, limits.gauges_every_s, self._spool_gauges)
         return self.spool
 
     def _figure(self, name: str) -> float:
         return 0.0 if self.spool is None else float(self.spool.stats()[name])
 
+    def _spool_gauges(self) -> list[Gauge]:
+        of = {"spool": f"{gethostname()}/{self.spool.folder.path.name}"} if self.spool is not None else {}
+        return [Gauge(name, of, self._figure(figure)) for name, figure in _SPOOL_GAUGES.items()] if of else []
+
     def close(self) -> None:
         """Closes the spool (what is undrained stays on disk), models, telemetry and connections; then lets go of the
         embedded database."""
+        if self._reporter is not None:
+            self._reporter.close()
         if self.drainer is not None and self.spool is not None:
             self.drainer.stop()
             self.spool.close()
@@ -174,6 +186,7 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
         ledger=ledger,
         outcomes=PostgresOutcomes(writer),
         queries=PostgresQueries(reader, limits),
+        gauges=PostgresGauges(writer),
         scoring=Scoring(registry, observed, _loading(loader), utc_now, limits, telemetry.metrics),
         deploying=Deploying(registry, artifacts, _parity_check(loader)),
         telemetry=telemetry,

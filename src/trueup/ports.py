@@ -28,6 +28,7 @@ from trueup.domain.batch import (
 )
 from trueup.domain.contract import Contract
 from trueup.domain.deployment import Deployment, ModelVersion
+from trueup.domain.gauge import Gauge
 from trueup.domain.message import Message
 from trueup.domain.stream import Letter, OwedReplies, Place, Read
 
@@ -255,4 +256,12 @@ class Notifier(Protocol):
 
     def send(self, message: Message) -> None:
         """Returns when the other side has taken it. Raises Undelivered, which says whether trying again may help."""
+        ...
+
+
+class Gauges(Protocol):
+    """Where processes say how they are."""
+
+    def report(self, gauges: Sequence[Gauge]) -> None:
+        """Adds them as of now. Raises LedgerUnavailable."""
         ...

@@ -30,6 +30,7 @@ from trueup.domain.batch import (
     claims_each_key,
 )
 from trueup.domain.contract import Contract, Storage
+from trueup.domain.gauge import Gauge
 from trueup.domain.stream import Letter, OwedReplies, Place, Read
 from trueup.errors import Fenced, InvalidQuery, LedgerUnavailable, no_letter, no_prediction
 from trueup.ledger.finding import named_fields
@@ -339,3 +340,14 @@ def _fits(row: dict[str, Any], where: PredictionFilter) -> bool:
         and (where.event_until is None or day <= where.event_until)
         and (where.min_score is None or (row["score"] is not None and row["score"] >= where.min_score))
     )
+
+
+class MemoryGauges:
+    """What was reported, in order."""
+
+    def __init__(self) -> None:
+        self.reported: list[Gauge] = []
+
+    def report(self, gauges: Sequence[Gauge]) -> None:
+        """Adds them."""
+        self.reported += gauges

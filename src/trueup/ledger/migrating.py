@@ -28,6 +28,7 @@ DERIVED = (
     "messages.sql",
     "reports.sql",
     "clock.sql",
+    "gauges.sql",
 )
 
 

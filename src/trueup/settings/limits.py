@@ -51,3 +51,5 @@ class Limits(BaseModel):
     spool_rows: int = Field(1_000_000, ge=1, description="undrained instances and refusals of one process's spool")
     spool_remembered: int = Field(100_000, ge=0, description="keyed answers remembered after they are drained")
     spool_lookup_s: float = Field(0.25, gt=0, description="seconds the ledger is asked for a key's first answer")
+    gauges_every_s: float = Field(30.0, ge=1, description="seconds between two reports of a process into the ledger")
+    gauges_kept_days: int = Field(30, ge=1, description="days for which such reports are kept")

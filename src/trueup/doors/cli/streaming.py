@@ -40,8 +40,9 @@ def stream(
     """
     from trueup.bootstrap import open_services
     from trueup.doors.cli.settings import read_settings
-    from trueup.doors.kafka.opening import kafka, outcome_server, stream_server
+    from trueup.doors.kafka.opening import kafka, lag_of, outcome_server, stream_server
     from trueup.doors.kafka.telling import Telling
+    from trueup.ledger.gauges import Reporter
 
     settings = read_settings()
     settings.stream.port = settings.stream.port if port is None else port
@@ -55,8 +56,10 @@ def stream(
         if settings.stream.port is not None:
             told = Telling(services, settings.host, settings.stream.port, lambda: server.is_ready)
             say(f"health and metrics on {told.address}")
+        reporter = Reporter(services.gauges, settings.limits.gauges_every_s, lambda: lag_of(deployment, server))
         say(f"trueup reads the {'outcomes' if outcomes else 'stream'} of {deployment}")
         clean = _run(server)
+        reporter.close()
         if told is not None:
             told.close()
     say("trueup has stopped")

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 from trueup.bootstrap import Services, utc_now
 from trueup.contracts.decoding import Decoder
 from trueup.domain.contract import Contract
+from trueup.domain.gauge import Gauge
 from trueup.domain.stream import Place, Stream
 from trueup.doors.kafka.broker import Broker
 from trueup.doors.kafka.formats.installed import Formats
@@ -152,3 +153,12 @@ def _served(
     metrics.observe("stream_behind_records", lambda: {name: float(sum(server.behind.values()))})
     metrics.observe("stream_owed_replies", lambda: {name: float(replies.in_flight)})
     return server
+
+
+def lag_of(name: str, server: StreamServer) -> list[Gauge]:
+    """Records of each partition that the server has not taken yet, as the ledger is told."""
+    topic = server.topic
+    return [
+        Gauge("stream_lag_records", {"deployment": name, "topic": topic, "partition": str(partition)}, float(behind))
+        for partition, behind in dict(server.behind).items()
+    ]

@@ -122,6 +122,11 @@ class StreamServer:
         self.is_ready = False
         self.behind: Mapping[int, int] = {}  # records of each of our partitions that were not taken yet
 
+    @property
+    def topic(self) -> str:
+        """What it reads."""
+        return self._place.topic
+
     def stop(self) -> None:
         """Ends ``run`` after what is in hand."""
         self._stopping.set()

@@ -90,6 +90,8 @@ batches = Table(
     # A batch without predictions is no batch.
     CheckConstraint("instances > 0 AND predictions >= instances", name="batches_not_empty"),
 )
+# The latest of one deployment.
+Index("batches_of_deployment", batches.c.deployment_id, batches.c.batch_id)
 
 predictions = Table(
     "predictions",
