@@ -92,6 +92,8 @@ batches = Table(
 )
 # The latest of one deployment.
 Index("batches_of_deployment", batches.c.deployment_id, batches.c.batch_id)
+# What was booked of late, at next to no cost, because rows lie in the order of booking.
+Index("batches_booked", batches.c.booked_at, postgresql_using="brin")
 
 predictions = Table(
     "predictions",
@@ -194,3 +196,4 @@ refusals = Table(
         postgresql_nulls_not_distinct=True,
     ),
 )
+Index("refusals_booked", refusals.c.booked_at, postgresql_using="brin")
