@@ -133,7 +133,8 @@ def _shares(given: ArrayLike) -> Floats:
     """Shares of each bin; NaN where there are no rows."""
     counts = _counts(given)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return counts / counts.sum(-1, keepdims=True)
+        shares: Floats = counts / counts.sum(-1, keepdims=True)
+    return shares
 
 
 def _floored(reference: ArrayLike, current: ArrayLike) -> tuple[Floats, Floats, NDArray[np.bool_]]:
@@ -155,7 +156,8 @@ def _relative_entropy(p: Floats, q: Floats) -> Any:
 def _cumulative(given: ArrayLike) -> Floats:
     counts = np.cumsum(_counts(given), -1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return counts / counts[..., -1:]
+        shares: Floats = counts / counts[..., -1:]
+    return shares
 
 
 def _present(values: ArrayLike) -> Floats:
@@ -165,4 +167,5 @@ def _present(values: ArrayLike) -> Floats:
 
 def _distribution(ordered: Floats, points: Floats) -> Floats:
     """Share of the ordered values that is at most each point."""
-    return np.searchsorted(ordered, points, "right") / len(ordered)
+    below: Floats = np.searchsorted(ordered, points, "right") / len(ordered)
+    return below
