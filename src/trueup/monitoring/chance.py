@@ -4,12 +4,17 @@ Where nothing has changed, which of the rows came from the reference is chance. 
 out again and again in hands of the same sizes: how often the distance is as large as it was is its p-value (Fisher
 1935; Phipson & Smyth 2010, "Permutation p-values should never be zero"). Counts in bins say all that is needed, so
 a deal is one draw of the multivariate hypergeometric distribution, however many rows there are.
+
+With many rows the fluctuations of shares around the reference's are normal, whatever the sizes (van der Vaart 1998,
+"Asymptotic Statistics", section 19.3), so those of L-infinity, KS and Wasserstein are drawn once for a profile.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +27,7 @@ from trueup.monitoring.scipy import scipy
 FEW = 5.0  # expected rows in a bin below which the limit distributions do not hold (Cochran 1954)
 DEALS, MORE_DEALS = 999, 9_000  # the latter where fewer than ten of the first were as large
 _TIED = 0.05  # share of one bin from which on KS' limit distribution gives away too much
+_DRAWS, _AT_ONCE = 20_000, 1_000  # of limit distributions
 _LARGEST = 500_000_000  # rows that numpy deals out without replacement
 
 Chance = tuple[float | None, float | None, float | None]  # value, critical value, p-value
@@ -54,7 +60,7 @@ def by_chance(
     found: dict[DriftMetric, Chance] = {}
     dealt: list[DriftMetric] = []
     for metric in metrics:
-        limit = _limit(metric, reference, current)
+        limit = _limit(profile, metric, reference, current)
         if limit is None:
             dealt.append(metric)
             continue
@@ -96,23 +102,23 @@ _DISTANCES = {
 }
 
 
-def _limit(metric: DriftMetric, reference: Ints, current: Ints) -> _Limit | None:
+def _limit(profile: Profile, metric: DriftMetric, reference: Ints, current: Ints) -> _Limit | None:
     """The limit distribution where there is one and it holds."""
     joined = reference + current
     n, m = float(reference.sum()), float(current.sum())
     used = joined[joined > 0]
-    if metric is DriftMetric.KS:
-        return None if used.max() > _TIED * (n + m) else _ks_limit(n, m)
+    if metric is DriftMetric.KS and used.max() <= _TIED * (n + m):
+        return _ks_limit(n, m)
+    if metric in (DriftMetric.KS, DriftMetric.WASSERSTEIN, DriftMetric.L_INFINITY):
+        several = n * m / (n + m) >= FEW * len(used)
+        return _Limit(_fluctuations(profile, metric), math.sqrt(n * m / (n + m))) if several else None
     if len(used) < 2 or used.min() * min(n, m) / (n + m) < FEW:
         return None
-    if metric is DriftMetric.PSI:
-        return _chi_square_limit(n, m, len(used))
+    by_psi = _chi_square_limit(n, m, len(used))
     if metric is DriftMetric.CHI_SQUARE:
-        return _Limit(scipy("stats").chi2(len(used) - 1), 1.0)
-    if metric is DriftMetric.JS_DISTANCE:  # the divergence is a quarter of chi-square / (n + m) in the limit: 1 / 8 PSI
-        by_psi = _chi_square_limit(n, m, len(used))
-        return _Limit(by_psi.distribution, 8 * by_psi.factor, 2.0)
-    return None
+        return _Limit(by_psi.distribution, 1.0)
+    # the divergence of small changes is an eighth of PSI
+    return by_psi if metric is DriftMetric.PSI else _Limit(by_psi.distribution, 8 * by_psi.factor, 2.0)
 
 
 def _chi_square_limit(n: float, m: float, bins: int) -> _Limit:
@@ -121,6 +127,40 @@ def _chi_square_limit(n: float, m: float, bins: int) -> _Limit:
 
 def _ks_limit(n: float, m: float) -> _Limit:
     return _Limit(scipy("stats").kstwo(max(round(n * m / (n + m)), 1)), 1.0)
+
+
+class _Drawn:
+    """A distribution by its draws, with the two functions that scipy's have."""
+
+    def __init__(self, draws: Floats) -> None:
+        self._draws = np.sort(draws)
+
+    def sf(self, value: float) -> float:
+        larger = len(self._draws) - np.searchsorted(self._draws, value * (1 - 1e-12))
+        return float(larger + 1) / (len(self._draws) + 1)
+
+    def isf(self, alpha: float) -> float:
+        return float(np.quantile(self._draws, 1 - alpha, method="higher"))
+
+
+@lru_cache(maxsize=256)
+def _fluctuations(profile: Profile, metric: DriftMetric) -> _Drawn:
+    """The distance times sqrt(n m / (n + m)) in the limit, where nothing has changed."""
+    counts = profile.grouped(profile.counts) if metric is DriftMetric.L_INFINITY else profile.ordered(profile.counts)
+    shares = counts / counts.sum()
+    random = np.random.default_rng(0)
+    parts = []
+    for _ in range(_DRAWS // _AT_ONCE):
+        noise = random.standard_normal((_AT_ONCE, len(shares))) * np.sqrt(shares)
+        noise -= shares * noise.sum(-1, keepdims=True)  # what one bin has more, the others have less
+        if metric is DriftMetric.L_INFINITY:
+            parts.append(np.abs(noise).max(-1))
+            continue
+        bridge = np.cumsum(noise, -1)[:, :-1]
+        area = metric is DriftMetric.WASSERSTEIN
+        widths = np.diff(profile.edges) / (profile.deviation or np.inf)
+        parts.append(distances.area_between(bridge, widths) if area else np.abs(bridge).max(-1))
+    return _Drawn(np.concatenate(parts))
 
 
 def _by_dealing(
