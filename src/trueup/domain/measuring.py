@@ -73,6 +73,9 @@ class Profile:
     places: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # (categories,) the bin of each
     mean: float = 0.0  # of the reference's finite values, 0 for a category
     deviation: float = 0.0  # their standard deviation, of the population
+    low: float = 0.0  # the range in which values are held for Wasserstein: without the outermost half percent of
+    high: float = 0.0  # the reference on either side, so that its own wild values count for little too
+    scale: float = 0.0  # standard deviation of the reference's values held so
 
     @property
     def n(self) -> int:
@@ -93,6 +96,11 @@ class Profile:
     def ordered(self, counts: NDArray[Any]) -> NDArray[Any]:
         """Counts (..., bins) of a numeric field without its missing values (..., bins - 1), lowest bin first."""
         return counts[..., 1:]
+
+    @property
+    def held_edges(self) -> Floats:
+        """The edges (intervals + 1,) as they are for Wasserstein: those outside ``low`` and ``high`` lie on these."""
+        return np.clip(self.edges, self.low, self.high)
 
     def missing(self, counts: Ints) -> int:
         """How many of the rows counted have no value."""
@@ -125,6 +133,9 @@ class Profile:
             "places": self.places.tolist(),
             "mean": self.mean,
             "deviation": self.deviation,
+            "low": self.low,
+            "high": self.high,
+            "scale": self.scale,
         }
 
     @classmethod
@@ -141,6 +152,9 @@ class Profile:
             places=np.array(document["places"], np.int64),
             mean=float(document["mean"]),
             deviation=float(document["deviation"]),
+            low=float(document["low"]),
+            high=float(document["high"]),
+            scale=float(document["scale"]),
         )
 
 
