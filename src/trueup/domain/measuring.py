@@ -48,10 +48,10 @@ class Verdict(StrEnum):
 class Profile:
     """One field's bins, frozen from a reference, and how many of its rows fell into each.
 
-    The bins of a numeric field are, in order: ``missing``, ``below`` (the reference's minimum), one for each interval
-    between ``edges``, ``above``. Interval i is [edges[i], edges[i + 1]); the last edge is the next double above the
-    reference's maximum. A value that is tied often, or one of a few distinct ones, has an interval of its own,
-    [value, next double).
+    The bins of a numeric field are, in order: ``missing``, ``below``, one for each interval between ``edges``, and
+    ``above``. Interval i is [edges[i], edges[i + 1]). What is below lies beneath the reference's minimum, or is that
+    minimum if just one row of the reference has it; and so with ``above``. A value that is tied often, or one of a
+    few distinct ones, has an interval of its own, [value, next double).
 
     The bins of a category are: ``missing``, one for each of the most frequent categories, ``other`` (less frequent),
     ``rare`` (so rare that a reference taken again would have others in their place) and ``unseen`` (none of
@@ -107,7 +107,7 @@ class Profile:
         return int(counts[0])
 
     def outside(self, counts: Ints) -> int:
-        """How many of the rows counted are below the reference's minimum or above its maximum; 0 for a category."""
+        """How many of the rows counted are below or above; 0 for a category."""
         return int(counts[1] + counts[-1]) if self.kind is ProfileKind.NUMERIC else 0
 
     def unseen(self, counts: Ints) -> int:

@@ -174,7 +174,9 @@ def _own_edges(distinct: Floats) -> Floats:
 def _quantile_edges(distinct: Floats, mass: NDArray[Any], fine: int) -> Floats:
     """Edges at values of the reference, about ``fine`` intervals of equal mass.
 
-    A value that has the mass of two intervals gets one of its own.
+    A value that has the mass of two intervals gets one of its own. The least and the greatest value, where each is
+    there once, are left to ``below`` and ``above``: of a reference taken again one row in n would lie beyond either,
+    so bins that are empty in the reference by their making would look like drift when such a row comes.
     """
     if not len(distinct):
         return np.zeros(0)
@@ -185,7 +187,11 @@ def _quantile_edges(distinct: Floats, mass: NDArray[Any], fine: int) -> Floats:
         np.concatenate([[0], np.minimum(at, len(distinct) - 1), np.flatnonzero(mass * fine >= 2 * total)])
     )
     heavy = np.flatnonzero(mass * fine >= 2 * total)
-    return np.unique(np.concatenate([distinct[starts], _after(distinct[heavy]), _after(distinct[-1:])]))
+    starts = np.unique(np.concatenate([[0], np.minimum(at, len(distinct) - 1), heavy]))
+    ends = np.array([distinct[0], _after(distinct[-1])])
+    if len(distinct) > 2:
+        ends = np.where(mass[[0, -1]] == 1, [_after(distinct[0]), distinct[-1]], ends)
+    return np.unique(np.clip(np.concatenate([distinct[starts], _after(distinct[heavy]), ends]), *ends))
 
 
 def _held(distinct: Floats, mass: NDArray[Any], fine: int) -> tuple[float, float]:
