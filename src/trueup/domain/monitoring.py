@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 
+from trueup.domain.measuring import DriftMetric
+
 MOST_SEGMENTS, MOST_BINS = 10, 100
 
 
@@ -86,10 +88,6 @@ class Breach:
         return self.below if self.below is not None else self.above  # type: ignore[return-value]
 
 
-DRIFT_FLOORS = {"psi": 0.1, "ks": 0.1, "js_distance": 0.1, "wasserstein": 0.1, "chi_square": 0.1, "l_infinity": 0.1}
-"""How large a distance has to be to matter, unless a deployment says otherwise; chi-square's is Cramer's V."""
-
-
 @dataclass(frozen=True, slots=True)
 class Monitoring:
     """How a deployment is measured.
@@ -127,13 +125,8 @@ class Monitoring:
             raise ValueError("sizes of slices and of the work queue are at least 1")
         if not (0 < self.maturity_floor <= 1 and 0 < self.alpha < 1):
             raise ValueError("maturity_floor and alpha are shares")
-        unknown = set(self.floors) - set(DRIFT_FLOORS)
-        if unknown or any(not (math.isfinite(f) and f >= 0) for f in self.floors.values()):
-            raise ValueError(f"floors are numbers of at least 0 for {', '.join(sorted(DRIFT_FLOORS))}")
-
-    def floor(self, metric: str) -> float:
-        """How large a distance has to be to matter."""
-        return self.floors.get(metric, DRIFT_FLOORS[metric])
+        if set(self.floors) - set(DriftMetric) or any(not (math.isfinite(f) and f >= 0) for f in self.floors.values()):
+            raise ValueError(f"floors are numbers of at least 0 for {', '.join(DriftMetric)}")
 
     def keeps(self, metric: str) -> bool:
         """Whether the deployment wants this metric; the bare name stands for its estimate and its difference too."""

@@ -50,7 +50,7 @@ class Layout:
         element = np.dtype([("length", ">i4"), ("value", ">f8")])
         self._whole = np.dtype([*whole, ("_elements", element, (width,))]) if width else self._fixed
 
-    def read(self, rows: Sequence[bytes | bytearray | memoryview]) -> Rows:
+    def read(self, rows: Sequence[Any]) -> Rows:
         """The rows as arrays. What has no nulls comes first, whatever the order was."""
         if not self.width:
             return Rows(self._columns(np.frombuffer(b"".join(rows), self._fixed)), np.zeros((len(rows), 0)))
@@ -63,7 +63,7 @@ class Layout:
     def _columns(self, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
         return {name: rows[name].astype(rows[name].dtype.newbyteorder("=")) for name, _ in self.columns}
 
-    def _with_nulls(self, rows: Sequence[bytes | bytearray | memoryview]) -> Rows:
+    def _with_nulls(self, rows: Sequence[Any]) -> Rows:
         n, fixed = len(rows), self._fixed.itemsize
         flat = np.frombuffer(b"".join([*rows, bytes(12)]), np.uint8)
         starts = np.cumsum([0, *map(len, rows)])[:-1]
@@ -78,20 +78,20 @@ class Layout:
         return Rows(self._columns(head), floats)
 
 
-def blocks(copy: Iterable[bytes | bytearray | memoryview], layout: Layout, rows: int) -> Iterator[Rows]:
-    """The rows of a COPY in blocks of at most ``rows``."""
-    waiting: list[bytes | bytearray | memoryview] = []
+def messages(copy: Iterable[Any], rows: int) -> Iterator[list[Any]]:
+    """The messages of a COPY's rows in lists of at most ``rows``, without header and trailer."""
+    waiting: list[Any] = []
     first = True
     for message in copy:
         if first:
-            first, message = False, memoryview(message)[_HEADER_BYTES:]  # the header comes with the first row
+            first, message = False, message[_HEADER_BYTES:]  # the header comes with the first row
         if len(message) > len(_TRAILER):
             waiting.append(message)
         if len(waiting) == rows:
-            yield layout.read(waiting)
+            yield waiting
             waiting = []
     if waiting:
-        yield layout.read(waiting)
+        yield waiting
 
 
 def _joined(a: Rows, b: Rows) -> Rows:

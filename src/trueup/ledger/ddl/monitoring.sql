@@ -1,13 +1,14 @@
 -- Profiles and measurements.
 
 CREATE VIEW trueup.profiles AS
-SELECT d.name AS deployment, v.version AS model_version, p.field, p.slice, p.kind, p.edges, p.categories, p.counts,
-       p.n, p.missing, p.lowest, p.highest, p.reference, p.made_at
+SELECT d.name AS deployment, v.version AS model_version, p.field, p.slice, p.kind, p.body -> 'names' AS bins,
+       p.counts, p.n, p.missing, p.lowest, p.highest, p.body, p.reference, p.reference_first, p.reference_last, p.made_at
 FROM ledger.profiles p
 JOIN ledger.deployments d USING (deployment_id)
 JOIN ledger.model_versions v ON v.model_version_id = p.model_version_id;
 COMMENT ON VIEW trueup.profiles IS 'The frozen reference of every model version: bins and how many rows each held. Made once, never changed';
-COMMENT ON COLUMN trueup.profiles.counts IS 'numeric: below the first edge, the bins, above the last edge; category: the categories in order, then all others';
+COMMENT ON COLUMN trueup.profiles.counts IS 'Rows of the reference in each of the bins, in their order; the first bin is of missing values';
+COMMENT ON COLUMN trueup.profiles.body IS 'Edges, categories and groups of the bins, exactly as they are counted with';
 
 CREATE VIEW trueup.profile_counts AS
 SELECT d.name AS deployment, v.version AS model_version, c.role, c.event_day, c.field, c.slice, c.counts, c.n,
@@ -16,7 +17,7 @@ FROM ledger.profile_counts c
 JOIN ledger.deployments d USING (deployment_id)
 JOIN ledger.model_versions v ON v.model_version_id = c.model_version_id;
 COMMENT ON VIEW trueup.profile_counts IS 'How many rows of every event day lie in each bin of the reference; field '''' counts the rows themselves';
-COMMENT ON COLUMN trueup.profile_counts.counts IS 'As in profiles; missing values are in none of them';
+COMMENT ON COLUMN trueup.profile_counts.counts IS 'Rows in each of the bins of trueup.profiles, in their order';
 COMMENT ON COLUMN trueup.profile_counts.late IS 'Rows received later than the deployment allows; of field '''' alone';
 
 CREATE VIEW trueup.measurement_runs AS

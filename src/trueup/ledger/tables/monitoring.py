@@ -18,7 +18,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.dialects.postgresql import INT8MULTIRANGE
+from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, JSONB
 
 from trueup.ledger.tables.common import NOW, Moment, metadata
 from trueup.ledger.tables.predictions import deployments, model_versions
@@ -52,16 +52,15 @@ profiles = Table(
     Column("field", Text, primary_key=True),
     Column("slice", Text, primary_key=True),
     Column("kind", Text, nullable=False),
-    Column("edges", ARRAY(Double), nullable=False),
-    Column("categories", ARRAY(Text), nullable=False),
+    Column("body", JSONB, nullable=False),
     *_counted(),
     Column("reference", Text, nullable=False),
+    Column("reference_first", Date),
+    Column("reference_last", Date),
     Column("made_at", Moment, nullable=False, server_default=NOW),
-    # What has edges has no categories.
-    CheckConstraint(
-        "(kind = 'numeric' AND cardinality(categories) = 0) OR (kind = 'category' AND cardinality(edges) = 0)",
-        name="profiles_kind",
-    ),
+    CheckConstraint("kind IN ('numeric', 'category')", name="profiles_kind"),
+    # A reference of predictions is of event days, one that was handed over is of none.
+    CheckConstraint("(reference_first IS NULL) = (reference_last IS NULL)", name="profiles_days"),
     # Every row of the reference is in one bin or missing.
     CheckConstraint("n >= missing AND missing >= 0", name="profiles_count"),
 )
