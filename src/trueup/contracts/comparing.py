@@ -16,7 +16,7 @@ def compare(old: Contract, new: Contract) -> tuple[ContractChange, ...]:
             decides = name in ("decision", "expected_cost")
             reason = "answers mean something else" if decides else "stored rows and callers rely on it"
             changes.append(ContractChange(name, not decides, reason))
-    return tuple([*changes, *_labels(old, new)])
+    return (*changes, *_labels(old, new))
 
 
 def _labels(old: Contract, new: Contract) -> list[ContractChange]:

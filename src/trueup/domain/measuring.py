@@ -149,12 +149,14 @@ class DriftScore:
     """A distance between a window and its reference, and what chance alone would make of it.
 
     ``critical`` is what the distance exceeds with probability alpha where nothing has changed, ``p_value`` how
-    probable a distance as large is then. ``floor`` and ``severe`` are the effects from which on it matters. A distance
-    that cannot be taken (no rows on one side) is None, with everything that follows from it.
+    probable a distance as large is then. ``effect`` is what does not grow with the rows: Cramér's V for chi-square,
+    otherwise the value itself; it matters from ``floor`` on, and much from ``severe`` on. A distance that cannot be
+    taken (no rows on one side) is None, with everything that follows from it.
     """
 
     metric: DriftMetric
     value: float | None
+    effect: float | None
     critical: float | None
     p_value: float | None
     floor: float
@@ -162,6 +164,23 @@ class DriftScore:
     reference_n: int
     severe: float | None = None
     subject: str = ""  # the field, or ``score``
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """From which effect on a distance matters (drift), and from which on much (breach)."""
+
+    effect: float
+    severe: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A distance with its verdict: ``q_value`` is its p-value after correction for all that were judged together."""
+
+    score: DriftScore
+    q_value: float | None
+    verdict: Verdict
 
 
 @dataclass(frozen=True, slots=True)

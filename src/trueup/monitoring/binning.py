@@ -61,11 +61,11 @@ def category_profile(
     """The profile of a reference ``sample`` (n,) of categories, None or NaN where missing; other values by their text.
 
     The ``bins`` most frequent categories have a bin each. Which rare categories a reference has is chance, and so is
-    which are unseen later. By Good and Turing the categories seen k times or less, and those not seen, have together
-    about the share that the rows of categories seen k + 1 times or less have in the reference (Good 1953). So with
-    the least r that is no category's count (at most a hundredth of all rows), categories seen less than r times and
-    the unseen ones keep their share where nothing has changed: they are one group, ``rare``. Of more than ``known`` categories the rarest are not
-    remembered, and are unseen in the reference too.
+    which are unseen later. By Good and Turing the categories seen less than r times, and those not seen, have together
+    about the share that the rows of categories seen r times or less have in the reference (Good 1953, "The population
+    frequencies of species", Biometrika 40). So with the least r that is no category's count (at most a hundredth of
+    all rows) their share stays where nothing has changed: they are one group, ``rare``. Of more than ``known``
+    categories the rarest are not remembered, and are unseen in the reference too.
     """
     found = _tally(sample, weights)
     frequencies = {name: count for name, count in found.items() if name is not None}

@@ -89,15 +89,19 @@ def wasserstein(reference: ArrayLike, current: ArrayLike, edges: ArrayLike, devi
     """
     between = (_cumulative(current) - _cumulative(reference))[..., :-1]  # at each edge
     widths = np.diff(np.asarray(edges, np.float64))
-    left, right = np.abs(between[..., :-1]), np.abs(between[..., 1:])
-    same = between[..., :-1] * between[..., 1:] >= 0
-    with np.errstate(invalid="ignore", divide="ignore"):
-        # a straight line that changes its sign makes two triangles
-        crossing = (left**2 + right**2) / (2 * (left + right))
-    area = (np.where(same, (left + right) / 2, crossing) * widths).sum(-1)
+    area = area_between(between, widths)
     if deviation is None:
         return area[()]
     return (area / deviation if deviation > 0 else area * 0.0)[()]
+
+
+def area_between(gaps: Floats, widths: Floats) -> Any:
+    """The area (...) under the gap's size, straight between the edges at which the gaps (..., edges) are known."""
+    left, right = np.abs(gaps[..., :-1]), np.abs(gaps[..., 1:])
+    same = gaps[..., :-1] * gaps[..., 1:] >= 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        crossing = (left**2 + right**2) / (2 * (left + right))  # a line that changes its sign makes two triangles
+    return np.where(same, (left + right) / 2, crossing) @ widths
 
 
 def kolmogorov_smirnov_of_samples(reference: ArrayLike, current: ArrayLike) -> float:
@@ -133,7 +137,8 @@ def _shares(given: ArrayLike) -> Floats:
     """Shares of each bin; NaN where there are no rows."""
     counts = _counts(given)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return counts / counts.sum(-1, keepdims=True)
+        shares: Floats = counts / counts.sum(-1, keepdims=True)
+    return shares
 
 
 def _floored(reference: ArrayLike, current: ArrayLike) -> tuple[Floats, Floats, NDArray[np.bool_]]:
@@ -155,7 +160,8 @@ def _relative_entropy(p: Floats, q: Floats) -> Any:
 def _cumulative(given: ArrayLike) -> Floats:
     counts = np.cumsum(_counts(given), -1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return counts / counts[..., -1:]
+        shares: Floats = counts / counts[..., -1:]
+    return shares
 
 
 def _present(values: ArrayLike) -> Floats:
@@ -165,4 +171,5 @@ def _present(values: ArrayLike) -> Floats:
 
 def _distribution(ordered: Floats, points: Floats) -> Floats:
     """Share of the ordered values that is at most each point."""
-    return np.searchsorted(ordered, points, "right") / len(ordered)
+    below: Floats = np.searchsorted(ordered, points, "right") / len(ordered)
+    return below
