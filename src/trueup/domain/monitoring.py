@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from enum import StrEnum
 
-from trueup.domain.measuring import DriftMetric
+from trueup.domain.measuring import DriftMetric, Verdict
 
 MOST_SEGMENTS, MOST_BINS = 10, 100
 
@@ -141,3 +141,63 @@ class Window:
     kind: WindowKind
     first: date
     last: date
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One figure of a window, of one version in one role. ``field`` and ``slice`` are '' where they do not apply.
+
+    ``low`` and ``high`` are the confidence interval; of a provisional figure the bounds that missing outcomes leave.
+    ``critical`` is what chance alone exceeds with probability alpha; ``floor`` from where on the figure matters.
+    """
+
+    model_version_id: int
+    role: str
+    metric: str
+    value: float | None
+    n: int
+    field: str = ""
+    slice: str = ""
+    low: float | None = None
+    high: float | None = None
+    reference_n: int | None = None
+    critical: float | None = None
+    p_value: float | None = None
+    q_value: float | None = None
+    floor: float | None = None
+    verdict: Verdict | None = None
+    maturity: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One measuring of a window with the knowledge of an instant."""
+
+    deployment_id: int
+    window: Window
+    known_at: datetime
+    known_by: KnownBy
+    started_at: datetime
+    duration_ms: int = 0
+    rows_read: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MeasurementFilter:
+    """What to list: all given conditions must hold. ``at`` lists what was known then, the latest of each figure;
+    ``history`` lists all that was ever known."""
+
+    deployment: str
+    metric: str | None = None
+    field: str | None = None
+    slice: str | None = None
+    role: str | None = None
+    verdict: str | None = None
+    window_kind: str | None = None
+    first: date | None = None
+    last: date | None = None
+    at: datetime | None = None
+    known_by: KnownBy = KnownBy.RECORDED
+    history: bool = False
+    limit: int = 1_000

@@ -66,7 +66,7 @@ def selection(
             parts.append(number_of(contract, name))
             columns.append((name, "float"))
             numeric.append(name)
-    segments = _segments(slices)
+    segments = segments_of(slices)
     for number, (name, values) in enumerate(segments):
         parameters[f"slices_{number}"] = json.dumps({value: i + 1 for i, value in enumerate(values)})
         parts.append(f"coalesce((%(slices_{number})s::jsonb -> {text_of(contract, name)})::int4, 0)")
@@ -108,7 +108,8 @@ def text_of(contract: Contract, name: str) -> str:
     return f"p.{storage}[{place + 1}]::text"
 
 
-def _segments(slices: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
+def segments_of(slices: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """Each segment with the values of its slices, from their names `segment=value`."""
     found: dict[str, list[str]] = {}
     for slice_ in slices:
         name, _, value = slice_.partition("=")
