@@ -191,3 +191,26 @@ class Estimate:
     low: float | None
     high: float | None
     n: int
+
+
+class Better(StrEnum):
+    """Which of two versions a comparison favours."""
+
+    CHALLENGER = "challenger"
+    CHAMPION = "champion"
+    UNDECIDED = "undecided"  # the interval holds both
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Challenger's figure less the champion's on the same rows, with its interval and how probable one as large is
+    where both are equally good.
+    """
+
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+    n: int
+    better: Better

@@ -119,7 +119,7 @@ def reliability(
     edges = within if not equal_mass or not len(s) else np.quantile(s, within)
     place = np.searchsorted(edges, s)
     rows = np.bincount(place, minlength=bins)
-    masses, of_scores, of_labels = (np.bincount(place, by, bins) for by in (w, w * s, w * y))
+    masses, of_scores, of_labels = (np.bincount(place, by, bins).astype(np.float64) for by in (w, w * s, w * y))
     used = masses > 0
     return Reliability(
         of_scores[used] / masses[used], of_labels[used] / masses[used], rows[used].astype(np.int64), masses[used]
@@ -203,7 +203,7 @@ def _floats(values: ArrayLike) -> Floats:
 
 
 def _known(*columns: ArrayLike) -> Bools:
-    known: Bools = ~np.isnan(np.stack([_floats(column) for column in columns])).any(axis=0)
+    known: Bools = np.logical_and.reduce([~np.isnan(_floats(column)) for column in columns])
     return known
 
 
