@@ -98,9 +98,7 @@ def quality(of: Of, totals: Totals, declared: Monitoring) -> list[Measurement]:
     return [judged(one, declared) for one in found if declared.keeps(one.metric)]
 
 
-def realised(
-    of: Of, contract: Contract, truth: Truth, declared: Monitoring, draws: int
-) -> list[Measurement]:
+def realised(of: Of, contract: Contract, truth: Truth, declared: Monitoring, draws: int) -> list[Measurement]:
     """How good the predictions were whose outcome is known, over all rows and by slice, each with its maturity."""
     found = _realised(of, contract, truth, declared, draws, "")
     for name, mask in truth.slices.items():
@@ -157,15 +155,13 @@ def ranking_of(contract: Contract, declared: Monitoring) -> Ranking:
 
 
 def judged(one: Measurement, declared: Monitoring) -> Measurement:
-    """The figure with its verdict, where it has none yet.
+    """The figure with its verdict, where it has none yet and the deployment says what would be a breach.
 
     A breach needs a figure beyond its bound, and an interval that lies beyond it too: one that chance explains is none.
     """
     breach = declared.breaches.get(one.metric)
-    if one.verdict is not None or one.value is None:
+    if one.verdict is not None or one.value is None or breach is None:
         return one
-    if breach is None:
-        return replace(one, verdict=Verdict.OK)
     beyond = [one.value, *(v for v in (one.low, one.high) if v is not None)]
     is_breach = all(breach.holds(v) for v in beyond)
     return replace(one, floor=breach.bound, verdict=Verdict.BREACH if is_breach else Verdict.OK)

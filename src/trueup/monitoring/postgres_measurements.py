@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import date, datetime
 from typing import Any
 
 from psycopg.rows import dict_row
 
-from trueup.domain.monitoring import KnownBy, Measurement, MeasurementFilter, Run, Window, WindowKind
+from trueup.domain.monitoring import Changed, KnownBy, Measurement, MeasurementFilter, Run, Window, WindowKind
 from trueup.errors import InvalidQuery
 from trueup.postgres import Pool
 
@@ -63,14 +63,6 @@ _LISTED = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """When the last outcome of an event day became known, and when it was recorded."""
-
-    known_at: datetime
-    recorded_at: datetime
-
-
 class PostgresMeasurements:
     """Adds through the writer role, lists through the reader role."""
 
@@ -101,9 +93,7 @@ class PostgresMeasurements:
             for kind, first, known_at, started_at in rows
         }
 
-    def changed(
-        self, contract: str, first: date, last: date, known_by: KnownBy, at: datetime
-    ) -> dict[date, Changed]:
+    def changed(self, contract: str, first: date, last: date, known_by: KnownBy, at: datetime) -> dict[date, Changed]:
         """Of each event day with outcomes, when the last of them became known."""
         of = {"contract": contract, "first": first, "last": last, "by": str(known_by), "at": at}
         with self._writer.transaction() as connection:
@@ -117,7 +107,15 @@ class PostgresMeasurements:
         with self._writer.transaction() as connection:
             row = connection.execute(
                 _RUN,
-                (run.deployment_id, *window, run.started_at, run.duration_ms, run.rows_read, len(measurements), run.error),
+                (
+                    run.deployment_id,
+                    *window,
+                    run.started_at,
+                    run.duration_ms,
+                    run.rows_read,
+                    len(measurements),
+                    run.error,
+                ),
             ).fetchone()
             assert row is not None
             cursor = connection.cursor()
@@ -137,6 +135,18 @@ class PostgresMeasurements:
 
 def _values(run_id: int, deployment_id: int, window: tuple[Any, ...], m: Measurement) -> tuple[Any, ...]:
     return (
-        *(run_id, deployment_id, m.model_version_id, m.role, m.metric, m.field, m.slice, *window, m.value, m.low, m.high),
+        *(
+            run_id,
+            deployment_id,
+            m.model_version_id,
+            m.role,
+            m.metric,
+            m.field,
+            m.slice,
+            *window,
+            m.value,
+            m.low,
+            m.high,
+        ),
         *(m.n, m.reference_n, m.critical, m.p_value, m.q_value, m.floor, m.verdict and str(m.verdict), m.maturity),
     )

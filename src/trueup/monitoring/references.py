@@ -46,15 +46,15 @@ def references_of(contract: Contract, sample: Sample, declared: Monitoring) -> R
             continue
         values = sample.columns[name]
         profile = (
-            category_profile(values)
-            if kind is ProfileKind.CATEGORY
-            else numeric_profile(values, bins=declared.bins)
+            category_profile(values) if kind is ProfileKind.CATEGORY else numeric_profile(values, bins=declared.bins)
         )
         found[name, ""] = profile
         for slice_, mask in masks.items():
             found[name, slice_] = replace(profile, counts=counts(profile, values[mask]))
     if not found:
-        raise InvalidInput("the reference has none of the contract's features", next_step="name its columns as they are")
+        raise InvalidInput(
+            "the reference has none of the contract's features", next_step="name its columns as they are"
+        )
     return References(found, sample.origin, sample.first, sample.last)
 
 
