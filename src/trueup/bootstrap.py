@@ -20,6 +20,8 @@ from trueup.ledger.spool_lookup import Lookup
 from trueup.ledger.streaming import PostgresStreams
 from trueup.ledger.urls import Urls, external_urls
 from trueup.ledger.views import make_contract_view
+from trueup.monitoring import opening as monitoring
+from trueup.monitoring.service import Measuring
 from trueup.outcomes.postgres import PostgresOutcomes
 from trueup.ports import Scorer
 from trueup.postgres import Pool
@@ -54,6 +56,7 @@ class Services:
     outcomes: PostgresOutcomes
     queries: PostgresQueries
     scoring: Scoring
+    measuring: Measuring
     deploying: Deploying
     telemetry: Telemetry
     embedded: EmbeddedPostgres | None
@@ -175,6 +178,7 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
         outcomes=PostgresOutcomes(writer),
         queries=PostgresQueries(reader, limits),
         scoring=Scoring(registry, observed, _loading(loader), utc_now, limits, telemetry.metrics),
+        measuring=monitoring.open_measuring(registry, writer, reader, utc_now, settings.monitoring),
         deploying=Deploying(registry, artifacts, _parity_check(loader)),
         telemetry=telemetry,
         embedded=embedded,
