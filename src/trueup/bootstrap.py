@@ -23,6 +23,8 @@ from trueup.ledger.spool_lookup import Lookup
 from trueup.ledger.streaming import PostgresStreams
 from trueup.ledger.urls import Urls, external_urls
 from trueup.ledger.views import make_contract_view
+from trueup.monitoring import opening as monitoring
+from trueup.monitoring.service import Measuring
 from trueup.outcomes.postgres import PostgresOutcomes
 from trueup.ports import Scorer
 from trueup.postgres import Pool
@@ -58,6 +60,7 @@ class Services:
     queries: PostgresQueries
     gauges: PostgresGauges
     scoring: Scoring
+    measuring: Measuring
     deploying: Deploying
     telemetry: Telemetry
     embedded: EmbeddedPostgres | None
@@ -188,6 +191,7 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
         queries=PostgresQueries(reader, limits),
         gauges=PostgresGauges(writer),
         scoring=Scoring(registry, observed, _loading(loader), utc_now, limits, telemetry.metrics),
+        measuring=monitoring.open_measuring(registry, writer, reader, utc_now, settings.monitoring),
         deploying=Deploying(registry, artifacts, _parity_check(loader)),
         telemetry=telemetry,
         embedded=embedded,
