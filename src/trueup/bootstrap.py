@@ -25,6 +25,9 @@ from trueup.ledger.urls import Urls, external_urls
 from trueup.ledger.views import make_contract_view
 from trueup.monitoring import opening as monitoring
 from trueup.monitoring.service import Measuring
+from trueup.notifying.postgres import PostgresOutbox
+from trueup.notifying.receivers import declared
+from trueup.notifying.sending import Sending
 from trueup.outcomes.postgres import PostgresOutcomes
 from trueup.ports import Scorer
 from trueup.postgres import Pool
@@ -57,6 +60,7 @@ class Services:
     registry: PostgresRegistry
     ledger: PostgresStreams
     outcomes: PostgresOutcomes
+    outbox: PostgresOutbox
     queries: PostgresQueries
     gauges: PostgresGauges
     scoring: Scoring
@@ -188,6 +192,7 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
         registry=registry,
         ledger=ledger,
         outcomes=PostgresOutcomes(writer),
+        outbox=PostgresOutbox(writer, settings.notify),
         queries=PostgresQueries(reader, limits),
         gauges=PostgresGauges(writer),
         scoring=Scoring(registry, observed, _loading(loader), utc_now, limits, telemetry.metrics),
@@ -197,6 +202,11 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
         embedded=embedded,
         _pools=(owner, writer, reader),
     )
+
+
+def open_sending(services: Services) -> Sending:
+    """What sends the messages of the outbox to the receivers that settings declare. Close it before the services."""
+    return Sending(services.outbox, declared(services.settings.notify), services.settings.notify)
 
 
 def utc_now() -> datetime:

@@ -16,6 +16,7 @@ from trueup.doors.cli import (
     letters,
     listing,
     monitoring,
+    messages,
     reconciling,
     running,
     scoring,
@@ -57,6 +58,7 @@ def application() -> typer.Typer:
     app.add_typer(monitoring.app, name="monitor")
     app.add_typer(spooling.app, name="spool")
     app.add_typer(letters.app, name="dlq")
+    app.add_typer(messages.app, name="message")
     return app
 
 

@@ -7,3 +7,7 @@ from trueup.ledger.tables import access, gauges, monitoring, outcomes, predictio
 from trueup.ledger.tables.common import metadata
 
 __all__ = ["access", "gauges", "metadata", "monitoring", "outcomes", "predictions", "streams"]
+from trueup.ledger.tables import access, messages, outcomes, predictions, streams
+from trueup.ledger.tables.common import metadata
+
+__all__ = ["access", "messages", "metadata", "outcomes", "predictions", "streams"]
