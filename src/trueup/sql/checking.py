@@ -63,6 +63,9 @@ def check_query(text: str, first_line: int = 1) -> Checked:
         raise _fault(first_line, 1, "the query is nested too deeply") from None
     if len(statements) != 1:
         raise _fault(first_line, _second(tokens), "exactly one SELECT is needed")
+    begun = next((t for t in tokens if t.token_type is not TokenType.L_PAREN), None)
+    if begun is None or begun.token_type not in (TokenType.SELECT, TokenType.WITH):
+        raise _fault(first_line, 1, "only SELECT is allowed")
     _refuse_names(plain, tokens, first_line)
     try:
         relations = _relations(statements[0], first_line)
