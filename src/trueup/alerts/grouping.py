@@ -46,9 +46,7 @@ def awakened(known: Group, new: Group) -> Group:
     return known
 
 
-def flush(
-    group: Group, members: Sequence[Member], muted: frozenset[str], now: datetime, pace: Pace
-) -> Flushed:
+def flush(group: Group, members: Sequence[Member], muted: frozenset[str], now: datetime, pace: Pace) -> Flushed:
     """What the group tells at ``now``, which is its ``next_at`` or later. ``muted`` members are not looked at.
 
     Members that have ended leave, told or not.

@@ -80,9 +80,7 @@ def resumed(
     }
 
 
-def _resumed_at(
-    active_at: datetime, hold: timedelta, down_at: datetime, now: datetime, bounds: Bounds
-) -> datetime:
+def _resumed_at(active_at: datetime, hold: timedelta, down_at: datetime, now: datetime, bounds: Bounds) -> datetime:
     if hold < bounds.grace or now - down_at > bounds.tolerance:
         return now
     remaining = hold - (down_at - active_at)
