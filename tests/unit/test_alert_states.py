@@ -46,9 +46,7 @@ def test_every_history_ends_where_the_model_says(gaps: list[tuple[int, bool]], h
     instances: dict[str, Alert] = {}
     for moment, present in history:
         before = instances.get(KEY)
-        instances, transitions = step(
-            "r", timing(hold, keep), instances, [Row(LABELS)] if present else [], at(moment)
-        )
+        instances, transitions = step("r", timing(hold, keep), instances, [Row(LABELS)] if present else [], at(moment))
         state, active, fired = state_at(history, hold, keep, 15, moment)
         found = instances.get(KEY)
         if state == "gone":

@@ -12,9 +12,18 @@ from trueup.alerts.durations import check_schedule, parse_duration
 from trueup.alerts.grouping import EVERY_LABEL
 from trueup.alerts.matching import LABEL, MOST_VALUE
 from trueup.alerts.wording import check_template
-from trueup.domain.alert import ALERTNAME, AlertRule, Escalation, NoData, Severity, Timing
+from trueup.domain.alert import (
+    ALERTNAME,
+    NO_DATA,
+    RULE_BROKEN,
+    AlertRule,
+    Escalation,
+    NoData,
+    Severity,
+    Timing,
+)
 from trueup.domain.job import Missed
-from trueup.errors import InvalidFile
+from trueup.errors import InvalidFile, no_rule
 from trueup.sql.files import SqlFile, read_folder
 
 MAIN, EXPECTED = "main", "expected"
@@ -69,6 +78,39 @@ def read_rules(folders: Sequence[Path]) -> Rules:
     return Rules(readable, broken)
 
 
+class RuleFolders:
+    """The rules in some folders, read again where a file has changed."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = [SHIPPED, *folders]
+        self._seen: list[tuple[str, int, int]] | None = None
+        self._rules = Rules({}, {})
+
+    def read(self) -> Rules:
+        """What lies there now. Raises InvalidFile where a folder is none."""
+        seen = [_signature(path) for folder in self._folders for path in sorted(folder.glob("*.sql"))]
+        if seen != self._seen:
+            self._rules, self._seen = read_rules(self._folders[1:]), seen
+        return self._rules
+
+    def rule(self, name: str) -> RuleFile:
+        """Raises NotFound, or InvalidFile where it cannot be read."""
+        rules = self.read()
+        if name in rules.broken:
+            raise rules.broken[name]
+        if name not in rules.readable:
+            raise no_rule()
+        return rules.readable[name]
+
+
+def _signature(path: Path) -> tuple[str, int, int]:
+    try:
+        known = path.stat()
+    except OSError:
+        return str(path), 0, 0
+    return str(path), known.st_mtime_ns, known.st_size
+
+
 def rule_of(file: SqlFile) -> AlertRule:
     """The rule that a file declares. Raises InvalidFile, which names the key."""
     try:
@@ -119,7 +161,7 @@ def _rule(file: SqlFile) -> AlertRule:
 
 
 def _name(value: object) -> str:
-    if not isinstance(value, str) or not _NAME.match(value):
+    if not isinstance(value, str) or not _NAME.match(value) or value in (NO_DATA, RULE_BROKEN):
         raise InvalidFile("name: a name like ScoreDrift is needed")
     return value
 

@@ -35,7 +35,7 @@ def _number(value: float | None, digits: int = 3) -> str:
     return "unknown" if value is None else f"{value:.{min(digits, 9)}g}"
 
 
-_ENVIRONMENT = _Sandbox(undefined=StrictUndefined, autoescape=False)  # noqa: S701 - mail and chat are plain text
+_ENVIRONMENT = _Sandbox(undefined=StrictUndefined, autoescape=False)
 _ENVIRONMENT.filters.clear()
 _ENVIRONMENT.filters.update(percent=_percent, number=_number, lower=str.lower, upper=str.upper)
 _ENVIRONMENT.globals.clear()
