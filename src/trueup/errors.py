@@ -163,10 +163,14 @@ class TimedOut(Unavailable):
 
 
 class Undelivered(TrueupError):
-    """Nobody has taken a message. ``is_passing`` says whether trying again may help."""
+    """Nobody has taken a message. ``is_passing`` says whether trying again may help, and ``retry_after_s`` after how
+    many seconds where the other side says so."""
 
-    def __init__(self, message: str, *, is_passing: bool, next_step: str = "") -> None:
+    def __init__(
+        self, message: str, *, is_passing: bool, next_step: str = "", retry_after_s: float | None = None
+    ) -> None:
         self.is_passing = is_passing
+        self.retry_after_s = retry_after_s
         super().__init__(message, next_step=next_step)
 
 

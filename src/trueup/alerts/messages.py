@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -29,7 +31,7 @@ def message_of(group: Group, told: Sequence[Member], most: int) -> Message:
         "alerts": [_document(one) for one in shown],
     }
     return Message(
-        key=f"alert:{group.key}:{group.sequence}",
+        key=_key(group, told),
         receiver=group.receiver,
         kind="alert",
         subject=_subject(group, told, firing),
@@ -37,6 +39,13 @@ def message_of(group: Group, told: Sequence[Member], most: int) -> Message:
         payload=payload,
         ordering=f"alert:{group.key}",
     )
+
+
+def _key(group: Group, told: Sequence[Member]) -> str:
+    """The same alerts at the same moment are the same message; a group that was forgotten counts from one again."""
+    what = [(one.fingerprint, _moment(one.starts_at), one.ends_at and _moment(one.ends_at)) for one in told]
+    identity = json.dumps([group.sequence, group.told_at and _moment(group.told_at), what])
+    return f"alert:{group.key}:{hashlib.blake2b(identity.encode(), digest_size=12).hexdigest()}"
 
 
 def _subject(group: Group, told: Sequence[Member], firing: int) -> str:
@@ -76,6 +85,7 @@ def _document(one: Member) -> dict[str, Any]:
         "endsAt": _NEVER if one.ends_at is None else _moment(one.ends_at),
         "generatorURL": "",
         "fingerprint": one.fingerprint,
+        **({} if one.value is None else {"value": one.value}),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,31 @@ class Routing:
 
     inhibitions: tuple[Inhibition, ...] = ()
     mute_times: Mapping[str, MuteTime] = field(default_factory=dict)
+
+
+class RoutingFile:
+    """The file, read again where it has changed. One that cannot be read any more is what it was before."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._routing = read_routing(path)
+        self._seen = self._signature()
+
+    def read(self) -> Routing:
+        """What it says now."""
+        seen = self._signature()
+        if seen != self._seen:
+            with suppress(InvalidFile):  # to tell nobody of anything would be worse than an old inhibition
+                self._routing = read_routing(self._path)
+            self._seen = seen
+        return self._routing
+
+    def _signature(self) -> tuple[int, int]:
+        try:
+            known = self._path.stat() if self._path else None
+        except OSError:
+            known = None
+        return (0, 0) if known is None else (known.st_mtime_ns, known.st_size)
 
 
 def read_routing(path: Path | None) -> Routing:

@@ -15,6 +15,7 @@ from trueup.doors.cli import (
     keys,
     letters,
     listing,
+    messages,
     reconciling,
     running,
     scoring,
@@ -55,6 +56,7 @@ def application() -> typer.Typer:
     app.add_typer(keys.app, name="keys")
     app.add_typer(spooling.app, name="spool")
     app.add_typer(letters.app, name="dlq")
+    app.add_typer(messages.app, name="message")
     return app
 
 

@@ -3,7 +3,7 @@
 Each CHECK has a sentence that says which contradiction it makes impossible.
 """
 
-from trueup.ledger.tables import access, alerts, outcomes, predictions, streams
+from trueup.ledger.tables import access, alerts, messages, outcomes, predictions, streams
 from trueup.ledger.tables.common import metadata
 
-__all__ = ["access", "alerts", "metadata", "outcomes", "predictions", "streams"]
+__all__ = ["access", "alerts", "messages", "metadata", "outcomes", "predictions", "streams"]
