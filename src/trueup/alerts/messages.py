@@ -15,8 +15,9 @@ _NEVER = "0001-01-01T00:00:00Z"  # Alertmanager's word for an end that is not kn
 
 
 def message_of(group: Group, told: Sequence[Member], most: int) -> Message:
-    """The message of a group that tells for the ``sequence``-th time. At most ``most`` alerts are in it."""
-    shown = told[:most]
+    """The message of a group that tells for the ``sequence``-th time. At most ``most`` alerts are in it, those
+    that fire first."""
+    shown = sorted(told, key=lambda one: one.ends_at is not None)[:most]
     firing = sum(one.ends_at is None for one in told)
     payload = {
         "version": "4",

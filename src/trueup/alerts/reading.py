@@ -93,6 +93,13 @@ class RuleFolders:
             self._rules, self._seen = read_rules(self._folders[1:]), seen
         return self._rules
 
+    def path(self, name: str) -> Path:
+        """Where the file of that name lies. Raises NotFound."""
+        for folder in reversed(self._folders):
+            if (folder / f"{name}.sql").is_file():
+                return folder / f"{name}.sql"
+        raise no_rule()
+
     def rule(self, name: str) -> RuleFile:
         """Raises NotFound, or InvalidFile where it cannot be read."""
         rules = self.read()
