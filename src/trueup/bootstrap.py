@@ -10,6 +10,11 @@ from socket import gethostname
 from types import TracebackType
 from typing import Self
 
+from trueup.alerts.engine import AlertEngine
+from trueup.alerts.handling import Handling
+from trueup.alerts.postgres import PostgresAlerts
+from trueup.alerts.reading import RuleFolders
+from trueup.alerts.routing import RoutingFile
 from trueup.domain.deployment import Mode, ModelVersion, Parity, Serving
 from trueup.domain.gauge import Gauge
 from trueup.errors import TrueupError
@@ -207,6 +212,18 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
 def open_sending(services: Services) -> Sending:
     """What sends the messages of the outbox to the receivers that settings declare. Close it before the services."""
     return Sending(services.outbox, declared(services.settings.notify), services.settings.notify)
+
+
+def open_alerts(services: Services) -> AlertEngine:
+    """What evaluates alert rules and tells of alerts. Raises InvalidFile where the routing file is none."""
+    settings = services.settings.alerts
+    store, folders = PostgresAlerts(services._pools[1], services.outbox), RuleFolders(settings.folders)
+    return AlertEngine(store, services.queries, folders, RoutingFile(settings.routing).read, settings, utc_now)
+
+
+def alert_handling(services: Services) -> Handling:
+    """What people do about alerts."""
+    return Handling(PostgresAlerts(services._pools[1], services.outbox), services.settings.alerts, utc_now)
 
 
 def utc_now() -> datetime:

@@ -91,6 +91,21 @@ def no_letter() -> NotFound:
     return NotFound("no such dead letter", next_step="`trueup dlq list` lists what there is")
 
 
+def no_alert() -> NotFound:
+    """No alert of that id."""
+    return NotFound("no such alert", next_step="`trueup alert list` lists what there is")
+
+
+def no_silence() -> NotFound:
+    """No silence of that id."""
+    return NotFound("no such silence", next_step="`trueup alert silences` lists what there is")
+
+
+def no_rule() -> NotFound:
+    """No alert rule of that name."""
+    return NotFound("no such alert rule", next_step="`trueup alert rules` lists what there is")
+
+
 class Conflict(TrueupError):
     """The same identity with other content, or a name that is taken."""
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 
 from trueup.doors.cli import (
+    alerts,
     contracts,
     database,
     deploying,
@@ -58,6 +59,7 @@ def application() -> typer.Typer:
     app.add_typer(monitoring.app, name="monitor")
     app.add_typer(spooling.app, name="spool")
     app.add_typer(letters.app, name="dlq")
+    app.add_typer(alerts.app, name="alert")
     app.add_typer(messages.app, name="message")
     return app
 

@@ -8,6 +8,7 @@ from trueup.ledger.tables.common import metadata
 
 __all__ = ["access", "gauges", "metadata", "monitoring", "outcomes", "predictions", "streams"]
 from trueup.ledger.tables import access, messages, outcomes, predictions, streams
+from trueup.ledger.tables import access, alerts, messages, outcomes, predictions, streams
 from trueup.ledger.tables.common import metadata
 
-__all__ = ["access", "messages", "metadata", "outcomes", "predictions", "streams"]
+__all__ = ["access", "alerts", "messages", "metadata", "outcomes", "predictions", "streams"]
