@@ -11,8 +11,8 @@ from trueup.errors import MissingExtra
 from trueup.reports.writing import FIGURES, day, heading, moment
 
 if TYPE_CHECKING:
-    from xlsxwriter.workbook import Workbook
-    from xlsxwriter.worksheet import Worksheet
+    from xlsxwriter.workbook import Workbook  # type: ignore[import-untyped]
+    from xlsxwriter.worksheet import Worksheet  # type: ignore[import-untyped]
 
 MAX_ROWS = 1_048_000  # a sheet has 1,048,576
 _MAX_TEXT = 32_767
@@ -34,7 +34,7 @@ _EXACT = 10**15  # Excel keeps 15 digits; longer whole numbers are texts
 def xlsx_of(run: ReportRun) -> bytes:
     """The workbook's bytes. Raises MissingExtra."""
     try:
-        import xlsxwriter
+        import xlsxwriter  # type: ignore[import-untyped]
     except ImportError:
         raise MissingExtra("xlsx", "an Excel workbook") from None
     held = io.BytesIO()
@@ -71,8 +71,12 @@ def _facts(run: ReportRun) -> list[tuple[str, str]]:
         *((f"Parameter {name}", "any" if value is None else str(value)) for name, value in asked.parameters.items()),
         ("Run", f"{run.run_id}, {day(run.started_at)}, for {asked.by}"),
         ("File", f"{asked.name}.sql, SHA-256 {run.file_digest}"),
-        *((f"Query {r.query}", f"{len(r.rows):,} rows{', cut' if r.is_cut else ''}, SHA-256 {r.digest}") for r in run.results),
-    ]  # fmt: skip
+        *((f"Query {result.query}", _size(result)) for result in run.results),
+    ]
+
+
+def _size(result: Result) -> str:
+    return f"{len(result.rows):,} rows{', cut' if result.is_cut else ''}, SHA-256 {result.digest}"
 
 
 def _sheet(book: Workbook, run: ReportRun, result: Result, name: str) -> None:
