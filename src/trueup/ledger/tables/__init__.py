@@ -3,7 +3,7 @@
 Each CHECK has a sentence that says which contradiction it makes impossible.
 """
 
-from trueup.ledger.tables import access, outcomes, predictions, reports, streams
+from trueup.ledger.tables import access, monitoring, outcomes, predictions, reports, streams
 from trueup.ledger.tables.common import metadata
 
-__all__ = ["access", "metadata", "outcomes", "predictions", "reports", "streams"]
+__all__ = ["access", "metadata", "monitoring", "outcomes", "predictions", "reports", "streams"]
