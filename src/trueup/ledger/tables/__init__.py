@@ -12,3 +12,7 @@ from trueup.ledger.tables import access, alerts, messages, outcomes, predictions
 from trueup.ledger.tables.common import metadata
 
 __all__ = ["access", "alerts", "messages", "metadata", "outcomes", "predictions", "streams"]
+from trueup.ledger.tables import access, monitoring, outcomes, predictions, reports, streams
+from trueup.ledger.tables.common import metadata
+
+__all__ = ["access", "metadata", "monitoring", "outcomes", "predictions", "reports", "streams"]

@@ -1,0 +1,185 @@
+"""A run as one page that needs nothing beside itself: no script, no font, no picture from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import DictLoader, Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from trueup.domain.report import CellKind, Chart, Column, ReportRun, Result, Shown
+from trueup.errors import InvalidQuery
+from trueup.reports.charts.drawing import pictures
+from trueup.reports.writing import FIGURES, NARROW, day, heading, moment, writer
+
+MAX_ROWS = 300  # of a table on a page; the other formats have them all
+_DENSE = 9  # columns
+_VERDICTS = ("ok", "drift", "breach", "provisional", "insufficient", "broken")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell as it is written, where it leads, and whether it is a figure."""
+
+    text: str
+    css: str = ""
+    href: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row, and how the ledger rows behind it are asked for."""
+
+    number: int
+    cells: tuple[Cell, ...]
+    href: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A chart: its heading and its pictures, or why there is none."""
+
+    title: str
+    unit: str
+    pictures: tuple[tuple[str, Markup], ...]
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What stands on the page for one query."""
+
+    query: str
+    title: str
+    digest: str
+    heads: tuple[Cell, ...]
+    rows: tuple[Row, ...]
+    figures: tuple[Figure, ...]
+    total: str
+    left_out: str
+    is_cut: bool
+    is_tiles: bool
+    is_dense: bool
+
+
+def html_of(run: ReportRun, public_url: str = "") -> bytes:
+    """The page, in UTF-8."""
+    page = _template().render(
+        run=run,
+        asked=run.asked,
+        look=run.look,
+        style=Markup(_style()),  # noqa: S704 - our own file
+        sections=[_section(run, result, public_url) for result in run.results],
+        parameters=_parameters(run),
+        as_known=moment(run.asked.as_known_at),
+        as_known_day=day(run.asked.as_known_at),
+        made=moment(run.started_at),
+    )
+    return page.encode()
+
+
+def policy() -> str:
+    """The Content-Security-Policy under which the page is whole."""
+    digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
+    return (
+        f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+def _section(run: ReportRun, result: Result, public_url: str) -> Section:
+    columns = [(column, run.look.columns.get(column.name, Shown())) for column in result.columns]
+    left_out = len(result.rows) - MAX_ROWS
+    return Section(
+        query=result.query,
+        title=result.title or result.query.replace("_", " ").capitalize(),
+        digest=result.digest,
+        heads=tuple(Cell(heading(column.name, shown), _css(column)) for column, shown in columns),
+        rows=_rows(run, result, columns, public_url),
+        figures=tuple(
+            _figure(chart, result, run.look.columns, f"{result.query}-{i}")
+            for i, chart in enumerate(run.look.charts)
+            if chart.query == result.query
+        ),
+        total=f"{len(result.rows):,}".replace(",", NARROW),
+        left_out=f"{left_out:,}".replace(",", NARROW) if left_out > 0 else "",
+        is_cut=result.is_cut,
+        is_tiles=result.query in run.look.tiles,
+        is_dense=len(columns) > _DENSE,
+    )
+
+
+def _rows(run: ReportRun, result: Result, columns: list[tuple[Column, Shown]], public_url: str) -> tuple[Row, ...]:
+    shown_rows = result.rows[:MAX_ROWS]
+    writers = [writer(column, shown, [row[i] for row in shown_rows]) for i, (column, shown) in enumerate(columns)]
+    links = [public_url + run.look.links.get(column.name, _DEFAULT_LINKS.get(column.name, "")) for column, _ in columns]
+    has_behind = result.query in run.look.rows
+    rows = []
+    for number, row in enumerate(shown_rows, start=1):
+        cells = tuple(
+            Cell(write(cell), _css(column, cell), _filled(link, column.name, cell) if column.name in link else "")
+            for (column, _), write, link, cell in zip(columns, writers, links, row, strict=True)
+        )
+        href = f"{public_url}/v1/report-runs/{run.run_id}/rows/{result.query}/{number}" if has_behind else ""
+        rows.append(Row(number, cells, href, f"trueup report rows {run.run_id} {result.query} --row {number}"))
+    return tuple(rows)
+
+
+_DEFAULT_LINKS = {"prediction_id": "/v1/predictions/{prediction_id}"}
+
+
+def _filled(link: str, column: str, cell: Any) -> str:
+    return "" if cell is None else link.replace("{" + column + "}", quote(str(cell), safe=""))
+
+
+def _css(column: Column, cell: Any = None) -> str:
+    if column.kind in FIGURES:
+        return "figure"
+    if column.name == "verdict" and cell in _VERDICTS:
+        return f"verdict {cell}"
+    return "moment" if column.kind in (CellKind.DATE, CellKind.TIMESTAMP) else ""
+
+
+def _figure(chart: Chart, result: Result, columns: Mapping[str, Shown], identity: str) -> Figure:
+    shown = columns.get(chart.y[0], Shown())
+    title = chart.title or result.title or chart.query.replace("_", " ").capitalize()
+    try:
+        found = pictures(chart, result, shown, identity)
+    except InvalidQuery as error:
+        return Figure(title, chart.unit, (), error.message)
+    drawn = tuple((one.facet, Markup(one.svg)) for one in found)  # noqa: S704 - written by an XML serializer
+    return Figure(title, chart.unit or shown.unit, drawn, "" if drawn else "nothing to draw")
+
+
+def _parameters(run: ReportRun) -> list[tuple[str, str]]:
+    given = run.asked.parameters.items()
+    return [
+        (name.replace("_", " "), "all" if value is None else str(value))
+        for name, value in given
+        if not name.startswith("row_")
+    ]
+
+
+@cache
+def _style() -> str:
+    return files("trueup.reports.formats").joinpath("report.css").read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> Template:
+    source = files("trueup.reports.formats").joinpath("report.html").read_text(encoding="utf-8")
+    environment = Environment(
+        loader=DictLoader({"report.html": source}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html")
