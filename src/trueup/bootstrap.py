@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from trueup.domain.deployment import Mode, ModelVersion, Parity, Serving
+from trueup.domain.job import Job
 from trueup.errors import TrueupError
 from trueup.ledger import migrating
 from trueup.ledger.draining import Drainer
@@ -18,6 +19,7 @@ from trueup.ledger.observed import ObservedLedger
 from trueup.ledger.spool import SpooledLedger
 from trueup.ledger.spool_lookup import Lookup
 from trueup.ledger.streaming import PostgresStreams
+from trueup.ledger.upkeep import Upkeep
 from trueup.ledger.urls import Urls, external_urls
 from trueup.ledger.views import make_contract_view
 from trueup.outcomes.postgres import PostgresOutcomes
@@ -180,6 +182,17 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
         embedded=embedded,
         _pools=(owner, writer, reader),
     )
+
+
+def jobs(services: Services) -> list[Job]:
+    """The scheduled work of every room, for the clock. Two of them never have the same name and subject."""
+    settings = services.settings
+    return [*Upkeep(writer_of(services), settings.limits, settings.clock).jobs()]
+
+
+def writer_of(services: Services) -> Pool:
+    """Connections in the writer's role."""
+    return services._pools[1]
 
 
 def utc_now() -> datetime:

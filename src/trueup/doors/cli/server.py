@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 
 from trueup.doors.cli import (
+    clock,
     contracts,
     database,
     deploying,
@@ -48,13 +49,14 @@ def application() -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for group in (running, deploying, scoring, streaming, reconciling, listing):
+    for group in (running, deploying, scoring, streaming, reconciling, clock, listing):
         group.register(app)
     app.add_typer(contracts.app, name="contract")
     app.add_typer(database.app, name="db")
     app.add_typer(keys.app, name="keys")
     app.add_typer(spooling.app, name="spool")
     app.add_typer(letters.app, name="dlq")
+    app.add_typer(clock.app, name="jobs")
     return app
 
 
