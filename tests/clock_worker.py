@@ -21,7 +21,8 @@ from trueup.errors import InvalidQuery, LedgerUnavailable
 
 TABLE = """
     CREATE TABLE IF NOT EXISTS public.worked (
-        name text, subject text, due timestamptz, pid int, began timestamptz DEFAULT clock_timestamp(), ended timestamptz
+        name text, subject text, due timestamptz, pid int,
+        began timestamptz DEFAULT clock_timestamp(), ended timestamptz
     )
 """
 

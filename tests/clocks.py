@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 
 from clock_worker import TABLE, made
-from trueup.bootstrap import utc_now, wired
+from trueup.bootstrap import wired
 from trueup.domain.job import Job
 from trueup.doors.clock.opening import Opened, open_clock
 from trueup.ledger.urls import Urls
@@ -91,8 +91,6 @@ class Field:
     @contextmanager
     def working(self, workers: int) -> Iterator[list[Opened]]:
         """So many workers in threads, until the block is left."""
-        from contextlib import ExitStack
-
         with ExitStack() as stack:
             made = [stack.enter_context(self.opened()) for _ in range(workers)]
             threads = [threading.Thread(target=one.server.run, daemon=True) for one in made]
@@ -137,6 +135,3 @@ def stopped(process: subprocess.Popen[bytes], sig: signal.Signals = signal.SIGTE
     """Its exit code after a signal."""
     process.send_signal(sig)
     return process.wait(seconds)
-
-
-__all__ = ["QUICK", "Field", "stopped", "until", "utc_now"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -16,7 +16,6 @@ from trueup.doors.clock import queue
 from trueup.errors import Conflict, NotFound
 from trueup.ledger.embedded import EmbeddedPostgres
 from trueup.ledger.urls import Urls
-
 
 SILENT = "SELECT 1 FROM clock.procrastinate_workers WHERE last_heartbeat > now() - interval '1.5 seconds'"
 
@@ -87,7 +86,8 @@ def test_a_worker_that_goes_on_after_its_run_was_taken_up_changes_nothing(place:
         zombie.runs.plan([("test", "")], place_now())
         (run_id,) = place.execute("SELECT run_id FROM ledger.clock_runs")[0]
         first, second = zombie.runs.begin(run_id), other.runs.begin(run_id)
-        assert first is not None and second is not None
+        assert first is not None
+        assert second is not None
         zombie.runs.end(first, 1.0, error="too late")
         assert place.runs("failed") == []
         other.runs.end(second, 2.0, said="right")
@@ -244,7 +244,8 @@ def test_an_answer_that_never_came_is_no_lost_run(place: Field):
         place.execute(
             "CREATE FUNCTION clock.steal() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
             f" NEW.status := 'doing'; NEW.worker_id := {worker}; RETURN NEW; END $$;"
-            " CREATE TRIGGER steal BEFORE INSERT ON clock.procrastinate_jobs FOR EACH ROW EXECUTE FUNCTION clock.steal()"
+            " CREATE TRIGGER steal BEFORE INSERT ON clock.procrastinate_jobs"
+            " FOR EACH ROW EXECUTE FUNCTION clock.steal()"
         )
         until(lambda: place.execute("SELECT 1 FROM clock.procrastinate_jobs WHERE status = 'doing'"))
         place.execute("DROP TRIGGER steal ON clock.procrastinate_jobs")
@@ -370,7 +371,5 @@ def test_ready_jobs_do_not_keep_once_from_ending(place: Field):
     assert len(place.runs("ok")) == 1
 
 
-def place_now():
-    from clocks import utc_now
-
-    return utc_now()
+def place_now() -> datetime:
+    return datetime.now(UTC)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -10,6 +10,7 @@ from trueup.doors.cli.errors import FAILURE
 from trueup.doors.cli.output import JsonOption, print_json, print_table, say
 
 if TYPE_CHECKING:
+    from trueup.bootstrap import Services
     from trueup.doors.clock.server import ClockServer
 
 app = typer.Typer(
@@ -121,13 +122,14 @@ def run(
         opened = open_clock(services, jobs(services), only=[name], subject=subject)
         run_id = opened.runs.ask(name, subject, actor())
         clean = _run(opened.server, once=True)
-        found = services.queries.rows("SELECT * FROM clock_runs WHERE run_id = %(run)s", {"run": run_id})[0]
+        found = _ended(services, run_id) if clean else None
+    if found is None:
+        say("it is still at work, and will be taken up by a worker")
+        _leave_threads_behind()
     if as_json:
         print_json(found)
     else:
         print_table([found], columns=_RUNS)
-    if not clean:
-        _leave_threads_behind()
     if found["outcome"] == "failed":
         raise typer.Exit(FAILURE)
 
@@ -162,7 +164,18 @@ def _run(server: ClockServer, *, once: bool) -> bool:
             signal.signal(sig, handler)
 
 
-def _leave_threads_behind() -> None:
+def _ended(services: Services, run_id: int) -> dict[str, Any]:
+    """The run, when it has ended: another worker may have taken it."""
+    import time
+
+    while True:
+        run = services.queries.rows("SELECT * FROM clock_runs WHERE run_id = %(run)s", {"run": run_id})[0]
+        if run["finished_at"] is not None:
+            return run
+        time.sleep(services.settings.clock.poll_s)
+
+
+def _leave_threads_behind() -> NoReturn:
     """Ends the process with what it runs: as after a kill, others take that up when the heartbeat is stale."""
     import os
     import sys

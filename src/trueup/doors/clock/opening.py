@@ -16,7 +16,7 @@ from trueup.doors.clock.handlers import Handlers
 from trueup.doors.clock.queue import Queue, prepare
 from trueup.doors.clock.runs import Runs
 from trueup.doors.clock.server import ClockServer
-from trueup.errors import InvalidInput
+from trueup.errors import InvalidInput, NotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def open_clock(
 ) -> Opened:
     """A worker for these jobs, or ``only`` those of some kinds, or of one subject of them.
 
-    With all jobs, those that are no longer declared retire. Raises InvalidInput, Conflict, LedgerUnavailable.
+    With all jobs, those that are no longer declared retire. Raises InvalidInput, NotFound, Conflict, LedgerUnavailable.
     """
     bounds = services.settings.clock
     chosen = {(j.name, j.subject): j for j in jobs}
@@ -49,7 +49,7 @@ def open_clock(
     if only:
         chosen = {which: job for which, job in chosen.items() if job.name in only and subject in (None, job.subject)}
         if not chosen:
-            raise InvalidInput("no job is of this kind", next_step="`trueup jobs list` lists what there is")
+            raise NotFound("no job is of this kind", next_step="`trueup jobs list` lists what there is")
     prepare(services.urls.owner, bounds.stale_s)
     runs = Runs(writer_of(services), bounds, clock, f"{socket.gethostname()}:{os.getpid()}")
     runs.declare(list(chosen.values()), all_of_them=not only)
