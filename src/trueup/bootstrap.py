@@ -17,6 +17,7 @@ from trueup.alerts.reading import RuleFolders
 from trueup.alerts.routing import RoutingFile
 from trueup.domain.deployment import Mode, ModelVersion, Parity, Serving
 from trueup.domain.gauge import Gauge
+from trueup.domain.job import Job
 from trueup.errors import TrueupError
 from trueup.ledger import migrating
 from trueup.ledger.draining import Drainer
@@ -26,6 +27,7 @@ from trueup.ledger.observed import ObservedLedger
 from trueup.ledger.spool import SpooledLedger
 from trueup.ledger.spool_lookup import Lookup
 from trueup.ledger.streaming import PostgresStreams
+from trueup.ledger.upkeep import Upkeep
 from trueup.ledger.urls import Urls, external_urls
 from trueup.ledger.views import make_contract_view
 from trueup.monitoring import opening as monitoring
@@ -224,6 +226,17 @@ def open_alerts(services: Services) -> AlertEngine:
 def alert_handling(services: Services) -> Handling:
     """What people do about alerts."""
     return Handling(PostgresAlerts(services._pools[1], services.outbox), services.settings.alerts, utc_now)
+
+
+def jobs(services: Services) -> list[Job]:
+    """The scheduled work of every room, for the clock. Two of them never have the same name and subject."""
+    settings = services.settings
+    return [*Upkeep(writer_of(services), settings.limits, settings.clock).jobs()]
+
+
+def writer_of(services: Services) -> Pool:
+    """Connections in the writer's role."""
+    return services._pools[1]
 
 
 def utc_now() -> datetime:

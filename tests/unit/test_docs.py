@@ -65,6 +65,14 @@ def test_the_reloads_steps_have_the_same_names_in_code_and_docs():
     assert len(code) == 5
 
 
+def test_the_clocks_steps_are_the_same_in_code_and_docs():
+    import trueup.doors.clock.server as module
+
+    steps = (ROOT / "docs/explanation/clock.md").read_text(encoding="utf-8").split("\n## ")[1]
+    assert len(_numbered(steps)) == 5
+    assert _numbered(steps) == _numbered((module.__doc__ or "").replace("``", "`"))
+
+
 def _numbered(text: str) -> list[str]:
     """The items of its first numbered list, without their line breaks."""
     found = re.findall(r"^\d\. .*(?:\n(?=\s).*\S)*", text, re.MULTILINE)

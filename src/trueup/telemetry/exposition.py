@@ -23,14 +23,18 @@ _openmetrics: Callable[..., bytes] = _untyped
 
 
 class Exposition(Collector):
-    """Reads one process's metrics, or all workers'."""
+    """Reads one process's metrics, or all workers', and those of a collector ``beside``."""
 
-    def __init__(self, metrics: Metrics, workers: Workers | None, version: str) -> None:
+    def __init__(
+        self, metrics: Metrics, workers: Workers | None, version: str, beside: Collector | None = None
+    ) -> None:
         self._metrics = metrics
         self._workers = workers
         self._version = version
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
+        if beside is not None:
+            self._registry.register(beside)
 
     def page(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its content type: OpenMetrics where ``accept`` names it, else Prometheus's text."""

@@ -10,14 +10,15 @@ import typer
 
 from trueup.doors.cli import (
     alerts,
+    clock,
     contracts,
     database,
     deploying,
     keys,
     letters,
     listing,
-    monitoring,
     messages,
+    monitoring,
     reconciling,
     running,
     scoring,
@@ -51,7 +52,7 @@ def application() -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for group in (running, deploying, scoring, streaming, reconciling, listing):
+    for group in (running, deploying, scoring, streaming, reconciling, clock, listing):
         group.register(app)
     app.add_typer(contracts.app, name="contract")
     app.add_typer(database.app, name="db")
@@ -61,6 +62,7 @@ def application() -> typer.Typer:
     app.add_typer(letters.app, name="dlq")
     app.add_typer(alerts.app, name="alert")
     app.add_typer(messages.app, name="message")
+    app.add_typer(clock.app, name="jobs")
     return app
 
 

@@ -41,7 +41,7 @@ def stream(
     from trueup.bootstrap import open_services
     from trueup.doors.cli.settings import read_settings
     from trueup.doors.kafka.opening import kafka, lag_of, outcome_server, stream_server
-    from trueup.doors.kafka.telling import Telling
+    from trueup.doors.telling import Telling
     from trueup.ledger.gauges import Reporter
 
     settings = read_settings()

@@ -1,4 +1,4 @@
-"""A stream's health and metrics over HTTP, for whoever watches it: no other path, no other method."""
+"""Health and metrics over HTTP of a process that serves no requests: no other path, no other method."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from hmac import compare_digest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 
+from prometheus_client.registry import Collector
+
 from trueup.bootstrap import Services
 from trueup.telemetry.exposition import Exposition
 
@@ -18,8 +20,15 @@ READ_S = 5.0
 class Telling:
     """Answers on ``host:port`` in threads of its own until it is closed."""
 
-    def __init__(self, services: Services, host: str, port: int, ready: Callable[[], bool]) -> None:
-        exposition = Exposition(services.telemetry.metrics, None, version("trueup"))
+    def __init__(
+        self,
+        services: Services,
+        host: str,
+        port: int,
+        ready: Callable[[], bool],
+        beside: Collector | None = None,
+    ) -> None:
+        exposition = Exposition(services.telemetry.metrics, None, version("trueup"), beside)
         settings = services.settings
         token = "" if settings.metrics_token is None else settings.metrics_token.get_secret_value()
 
