@@ -38,23 +38,29 @@ Whole = NDArray[np.int64]
 class History:
     """A log, and what of it was known at any moment.
 
-    Of each incident, in the order of opening: ``closed`` and ``missed`` bool (m,), ``closed_at``
-    datetime64[m] (m,), NaT while open. ``incident`` int64 (n,) is the incident of each event.
+    An incident is closed by its first event `Closed`, even where it is touched again later. Of each
+    incident, in the order of opening: ``closed`` and ``missed`` bool (m,), ``closed_at`` datetime64[m]
+    (m,), NaT while open. Of each event: ``incident`` int64 (n,), the place of its incident, and
+    ``is_closing`` bool (n,).
     """
 
     def __init__(self, log: EventLog) -> None:
         self.log = log
-        first, last = log.first, log.last
+        first = log.first
         self.incident = np.cumsum(log.place == 0) - 1
-        self.closed: NDArray[np.bool_] = log.texts["incident_state"][last] == CLOSED
-        self.closed_at: Moments = np.where(self.closed, log.moment[last], np.datetime64("NaT"))
-        self.missed: NDArray[np.bool_] = log.numbers["made_sla"][last] == 0
+        self.is_closing: NDArray[np.bool_] = log.texts["incident_state"] == CLOSED
+        closings = np.flatnonzero(self.is_closing)
+        which, earliest = np.unique(self.incident[closings], return_index=True)
+        self.closed = np.zeros(len(first), bool)
+        self.closed[which] = True
+        self.closed_at: Moments = np.full(len(first), np.datetime64("NaT"), "datetime64[m]")
+        self.closed_at[which] = log.moment[closings[earliest]]
+        self.missed = np.zeros(len(first), bool)
+        self.missed[which] = log.numbers["made_sla"][closings[earliest]] == 0
         self._codes = {name: _codes(log.texts[column]) for name, column in RECORDS.items()}
         ended = self.closed_at[self.closed]
         excess = _excess(ended, self.missed[self.closed])
-        self._records = {
-            name: _Record(codes[first][self.closed], ended, excess) for name, codes in self._codes.items()
-        }
+        self._records = {name: _Record(codes[first][self.closed], ended, excess) for name, codes in self._codes.items()}
 
     def features(self, rows: NDArray[np.intp]) -> dict[str, Any]:
         """Columns for the contract, one row for each of the log's events in ``rows``."""

@@ -7,11 +7,14 @@ from typing import Any
 
 import trueup
 
-_FIGURES = ("overall", "weekly", "calibration", "segments")
+_FIGURES = ("overall", "weekly", "calibration", "segments", "knowledge")
 
 
 def figures(up: trueup.Trueup) -> dict[str, Any]:
-    """Overall row, weeks, calibration bins and segments, as plain values: one pass over predictions and outcomes."""
+    """Overall row, weeks (also as known earlier), calibration bins and segments, as plain values.
+
+    One pass over predictions and outcomes.
+    """
     truth = _text("truth.sql")
     parts = " UNION ALL ".join(
         f"SELECT '{name}' AS figure, to_jsonb(f) AS row FROM ({_text(name + '.sql')}) AS f"  # noqa: S608 - our own files
@@ -23,6 +26,7 @@ def figures(up: trueup.Trueup) -> dict[str, Any]:
     return {
         "overall": found["overall"][0],
         "weeks": sorted(found["weekly"], key=lambda row: row["week"]),
+        "knowledge": sorted(found["knowledge"], key=lambda row: (row["week"], row["weeks_after"])),
         "calibration": sorted(found["calibration"], key=lambda row: row["bin"]),
         "segments": sorted(found["segments"], key=lambda row: -abs(row["predicted"] - row["happened"])),
     }

@@ -3,8 +3,8 @@
 One row an event of an incident: its state after the change. Dates are `d/m/Y H:M` without a
 zone, taken as UTC; `?` is missing. The columns `resolved_at`, `resolved_by`, `closed_at` and
 `closed_code` stand on every event of an incident, also on its first: they were filled in
-afterwards, and are not read at all; nor is `knowledge`, which says how it was resolved. That an incident is closed is known from its event
-`Closed`, whose time is the closing.
+afterwards, and are not read at all; nor is `knowledge`, which says how it was resolved. That
+an incident is closed is known from its event `Closed`.
 
 A dirty row is counted under its reason and left out; nothing is dropped silently.
 """
@@ -76,11 +76,6 @@ class EventLog:
     def first(self) -> NDArray[np.intp]:
         """Rows of the opening event of each incident."""
         return np.flatnonzero(self.place == 0)
-
-    @property
-    def last(self) -> NDArray[np.intp]:
-        """Rows of the newest event of each incident, in the order of ``first``."""
-        return np.append(self.first[1:], len(self)) - 1 if len(self) else self.first
 
     def until(self, moment: np.datetime64) -> EventLog:
         """The log as it was at ``moment``: events known later are not in it."""
@@ -228,7 +223,7 @@ def _date(text: str) -> datetime | None:
         return None
     day, month, year, hour, minute = map(int, match.groups())
     try:
-        return datetime(year, month, day, hour, minute)
+        return datetime(year, month, day, hour, minute)  # noqa: DTZ001 - numpy's moments have no zones: all are UTC
     except ValueError:
         return None
 

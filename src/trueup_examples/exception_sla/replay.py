@@ -2,8 +2,8 @@
 
 1. *train* on what was closed by the end of the training days.
 2. *score* the day's tickets with what was known at the moment of each, and book.
-3. *outcomes* of the incidents that were closed on the day are recorded: a week after their opening or
-   months, in the order of their closing.
+3. *outcomes* of the incidents that were closed on the day are recorded: days after their opening or
+   months, in the order of their closing; what is opened again and closed otherwise is revised.
 
 The replay ends when the last ticket is due. What is open then has no outcome: that is censored, and
 maturity shows it. A rerun repeats every step under the same names, so the ledger gains no row.
@@ -94,7 +94,7 @@ class Replay:
 
     def _train(self) -> None:
         """Trains on what was closed by then, unless an earlier run has deployed this version."""
-        version = f"1-{self._trained}"
+        version = f"{'events' if self._every_event else 'openings'}-{self._trained}"
         self._progress("train", 0, 0)
         if version in self._known_versions():
             return
@@ -135,27 +135,27 @@ class Replay:
         log = self._history.log
         due = (self._day_of == day) & (log.opened_at.astype("datetime64[D]") > self._trained)
         if self._every_event:
-            due[log.last[self._history.closed]] = False  # a closed ticket needs no answer
+            due &= ~self._history.is_closing  # what was just closed needs no answer
         else:
             due &= log.place == 0
         rows = np.flatnonzero(due)
         return rows[np.argsort(log.moment[rows], kind="stable")]
 
     def _true_up(self, day: np.datetime64) -> None:
-        """Records the incidents closed on the day, in the order of their closing."""
-        history = self._history
-        closed = np.flatnonzero(self._scored & (history.closed_at.astype("datetime64[D]") == day))
-        if not len(closed):
+        """Records the day's closings in their order; one that is closed again with another result is revised."""
+        history, log = self._history, self._history.log
+        rows = np.flatnonzero(history.is_closing & (self._day_of == day) & self._scored[history.incident])
+        if not len(rows):
             return
-        closed = closed[np.argsort(history.closed_at[closed], kind="stable")]
-        opening = history.log.first[closed]
+        newest = dict(zip(history.incident[rows].tolist(), rows.tolist(), strict=True))
+        rows = np.array(sorted(newest.values(), key=lambda row: log.moment[row]), np.intp)
         self._up.outcomes(
             contract().name,
             {
-                "incident": history.log.number[opening],
-                "event_day": history.log.opened_at[opening].astype("datetime64[D]"),
-                "value": history.missed[closed],
-                "observed_at": history.closed_at[closed].astype("datetime64[us]"),
+                "incident": log.number[rows],
+                "event_day": log.opened_at[rows].astype("datetime64[D]"),
+                "value": log.numbers["made_sla"][rows] == 0,
+                "observed_at": log.moment[rows].astype("datetime64[us]"),
             },
             source=f"incident log of {day}",
         )

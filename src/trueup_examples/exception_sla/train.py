@@ -34,14 +34,10 @@ def contract() -> trueup.Contract:
 
 
 def examples(history: History, until: np.datetime64, *, every_event: bool) -> NDArray[np.intp]:
-    """Events of incidents closed before ``until``: the opening alone, or all but the closing."""
-    known = history.closed & (history.closed_at < until)
-    chosen = known[history.incident]
-    if every_event:
-        closing = np.zeros(len(history.log), bool)
-        closing[history.log.last] = True
-        return np.flatnonzero(chosen & ~closing)
-    return np.flatnonzero(chosen & (history.log.place == 0))
+    """Events of incidents closed before ``until``: the opening alone, or all until the closing."""
+    closed_at = history.closed_at[history.incident]
+    chosen = (closed_at < until) & (history.log.moment <= closed_at) & ~history.is_closing
+    return np.flatnonzero(chosen if every_event else chosen & (history.log.place == 0))
 
 
 def train(history: History, rows: NDArray[np.intp], store: Path) -> tuple[Any, dict[str, str]]:
