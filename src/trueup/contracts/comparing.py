@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
-from trueup.domain.contract import Contract, ContractChange, Field, FieldRole, FieldType
+from dataclasses import replace
+
+from trueup.domain.contract import Contract, ContractChange, Field, FieldRole, FieldType, Label
 
 
 def compare(old: Contract, new: Contract) -> tuple[ContractChange, ...]:
     """Every difference from ``old`` to ``new``. Breaking means: a caller, a reader of the typed
     view or the model that was right before may be wrong after."""
     changes = [*_fields(old, new), *_order(old, new)]
-    for name in ("output", "label", "decision", "expected_cost", "event_time"):
+    for name in ("output", "decision", "expected_cost", "event_time"):
         if getattr(old, name) != getattr(new, name):
             decides = name in ("decision", "expected_cost")
             reason = "answers mean something else" if decides else "stored rows and callers rely on it"
             changes.append(ContractChange(name, not decides, reason))
-    return tuple(changes)
+    return (*changes, *_labels(old, new))
+
+
+def _labels(old: Contract, new: Contract) -> list[ContractChange]:
+    """A label that comes in addition breaks nobody; another primary one changes what every figure is about."""
+    if old.label is None or new.label is None or old.label.name != new.label.name:
+        return [] if old.label == new.label else [ContractChange("label", True, "stored rows and callers rely on it")]
+    before, after = ({label.name: label for label in contract.labels} for contract in (old, new))
+    changes = []
+    for name in dict.fromkeys((*before, *after)):
+        where = "label" if name == old.label.name else f"labels.{name}"
+        if name not in after:
+            changes.append(ContractChange(where, True, "the label is gone: its outcomes are refused"))
+        elif name not in before:
+            changes.append(ContractChange(where, False, "new: its outcomes may come"))
+        elif _documented(before[name]) != _documented(after[name]):
+            changes.append(ContractChange(where, True, "stored rows and callers rely on it"))
+    return changes
+
+
+def _documented(label: Label) -> Label:
+    return replace(label, description="")
 
 
 def _fields(old: Contract, new: Contract) -> list[ContractChange]:

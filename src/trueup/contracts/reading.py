@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from trueup.contracts.keys import Keys, identifier, one_of
+from trueup.contracts.labels import check_labels, label_document, read_labels
 from trueup.domain.contract import (
     Contract,
     DecisionRule,
     Field,
     FieldRole,
     FieldType,
-    Horizon,
-    HorizonKind,
-    Label,
     Output,
     OutputKind,
 )
@@ -30,7 +29,6 @@ from trueup.errors import ContractError, InvalidFile
 
 MAX_BYTES = 1_000_000
 MAX_FIELDS = 2_000
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,54}\Z")
 _DECIMAL = re.compile(r"decimal\(\s*(\d{1,3})\s*,\s*(\d{1,3})\s*\)\Z")
 _COST = re.compile(r"probability\s*[x*]\s*([a-z][a-z0-9_]{0,54})\Z")
 # Columns that every typed view has beside the contract's own fields.
@@ -80,18 +78,18 @@ def _tokens(text: str) -> Iterator[yaml.Token]:
 
 def parse_contract(raw: Any) -> Contract:
     """A contract from plain values (the YAML form). Raises ContractError."""
-    top = _Keys(raw, "contract")
+    top = Keys(raw, "contract")
     listed = top.take("fields", dict)
     if not 0 < len(listed) <= MAX_FIELDS:
         raise ContractError(f"contract.fields: 1 to {MAX_FIELDS} fields are needed")
     parsed = tuple(_field(name, body) for name, body in listed.items())
     by_name = {f.name: f for f in parsed}
     contract = Contract(
-        name=_identifier(top.take("name", str), "contract.name"),
+        name=identifier(top.take("name", str), "contract.name"),
         version=top.take("version", int),
         fields=parsed,
         output=_output(top.take("output", dict)),
-        label=_label(top.take("label", dict, None), by_name),
+        labels=read_labels(top, by_name),
         decision=_decision(top.take("decision", dict, None)),
         expected_cost=_expected_cost(top.take("expected_cost", str, "")),
         event_time=top.take("event_time", str, ""),
@@ -113,10 +111,7 @@ def checked(contract: Contract) -> Contract:
     for f in contract.keys:
         if f.nullable:
             raise ContractError(f"contract.fields.{f.name}: a key may not be nullable")
-    if contract.label is not None:
-        for name in contract.label.join_key:
-            if name not in by_name or by_name[name].role is not FieldRole.KEY:
-                raise ContractError(f"contract.label.join_key: {name} is not a key field")
+    check_labels(contract)
     cost = contract.expected_cost
     if cost and (cost not in by_name or by_name[cost].type in (FieldType.STRING, FieldType.CATEGORY, FieldType.BOOL)):
         raise ContractError(f"contract.expected_cost: {cost} is not a numeric field")
@@ -130,12 +125,12 @@ def checked(contract: Contract) -> Contract:
 
 def _field(name: Any, body: Any) -> Field:
     where = f"contract.fields.{name}"
-    keys = _Keys({"type": body} if isinstance(body, str) else body, where)
+    keys = Keys({"type": body} if isinstance(body, str) else body, where)
     kind, precision, scale = _type(keys.take("type", str), where)
-    role = _enum(FieldRole, keys.take("role", str, "feature"), f"{where}.role")
+    role = one_of(FieldRole, keys.take("role", str, "feature"), f"{where}.role")
     categories = keys.take("categories", list, [])
     result = Field(
-        name=_identifier(name, where),
+        name=identifier(name, where),
         type=kind,
         role=role,
         nullable=keys.take("nullable", bool, False),
@@ -167,7 +162,7 @@ def _type(text: str, where: str) -> tuple[FieldType, int | None, int | None]:
         if not 1 <= precision <= 131 or scale > precision:
             raise ContractError(f"{where}.type: decimal(p,s) needs 1 <= p <= 131 and s <= p")
         return FieldType.DECIMAL, precision, scale
-    kind = _enum(FieldType, text, f"{where}.type")
+    kind = one_of(FieldType, text, f"{where}.type")
     if kind is FieldType.DECIMAL:
         raise ContractError(f"{where}.type: write decimal(p,s), for example decimal(18,2)")
     return kind, None, None
@@ -194,10 +189,10 @@ def _bound(value: Any, kind: FieldType, where: str) -> float | int | str | None:
 
 
 def _output(raw: dict[str, Any]) -> Output:
-    keys = _Keys(raw, "contract.output")
+    keys = Keys(raw, "contract.output")
     output = Output(
-        kind=_enum(OutputKind, keys.take("kind", str), "contract.output.kind"),
-        name=_identifier(keys.take("name", str, "score"), "contract.output.name"),
+        kind=one_of(OutputKind, keys.take("kind", str), "contract.output.kind"),
+        name=identifier(keys.take("name", str, "score"), "contract.output.name"),
         classes=tuple(str(c) for c in keys.take("classes", list, [])),
         description=keys.take("description", str, ""),
     )
@@ -207,46 +202,10 @@ def _output(raw: dict[str, Any]) -> Output:
     return output
 
 
-def _label(raw: dict[str, Any] | None, by_name: Mapping[str, Field]) -> Label | None:
-    if raw is None:
-        return None
-    keys = _Keys(raw, "contract.label")
-    all_keys = [f.name for f in by_name.values() if f.role is FieldRole.KEY]
-    label = Label(
-        name=_identifier(keys.take("name", str), "contract.label.name"),
-        type=_enum(FieldType, keys.take("type", str), "contract.label.type"),
-        join_key=tuple(keys.take("join_key", list, all_keys)),
-        horizon=_horizon(keys.take("horizon", object)),
-        description=keys.take("description", str, ""),
-    )
-    keys.done()
-    if not label.join_key:
-        raise ContractError("contract.label.join_key: a label needs at least one key field")
-    return label
-
-
-def _horizon(raw: Any) -> Horizon:
-    if raw == "when published":
-        return Horizon(HorizonKind.PUBLISHED)
-    keys = _Keys(raw, "contract.label.horizon")
-    days = keys.take("days", int, None)
-    business = keys.take("business_days", int, None)
-    calendar = keys.take("calendar", str, "")
-    keys.done()
-    if (days is None) == (business is None):
-        raise ContractError("contract.label.horizon: give `days`, `business_days` with `calendar`, or 'when published'")
-    length = days if days is not None else business
-    if not 0 <= length <= 3_650:
-        raise ContractError("contract.label.horizon: 0 to 3650 days are allowed")
-    if business is not None and not calendar:
-        raise ContractError("contract.label.horizon: business_days need a calendar, for example us-settlement")
-    return Horizon(HorizonKind.DAYS if days is not None else HorizonKind.BUSINESS_DAYS, length, calendar)
-
-
 def _decision(raw: dict[str, Any] | None) -> DecisionRule | None:
     if raw is None:
         return None
-    keys = _Keys(raw, "contract.decision")
+    keys = Keys(raw, "contract.decision")
     abstain = keys.take("abstain_between", list, [])
     if abstain and (len(abstain) != 2 or not abstain[0] < abstain[1]):
         raise ContractError("contract.decision.abstain_between: two ascending numbers are needed")
@@ -271,45 +230,6 @@ def _expected_cost(text: str) -> str:
     return match[1]
 
 
-def _identifier(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not _NAME.match(value):
-        raise ContractError(f"{where}: a name is a-z, 0-9 and _, begins with a letter, and has at most 55 characters")
-    return value
-
-
-def _enum(kind: Any, value: str, where: str) -> Any:
-    try:
-        return kind(value)
-    except ValueError:
-        raise ContractError(f"{where}: one of {', '.join(kind)} is needed") from None
-
-
-class _Keys:
-    """Takes keys out of a mapping one by one; what is left over at the end is a fault."""
-
-    def __init__(self, raw: Any, where: str) -> None:
-        if not isinstance(raw, dict):
-            raise ContractError(f"{where}: a mapping is needed")
-        self._left = dict(raw)
-        self._where = where
-
-    def take(self, key: str, kind: Any, default: Any = MISSING) -> Any:
-        value = self._left.pop(key, default)
-        if value is MISSING:
-            raise ContractError(f"{self._where}.{key}: is missing")
-        if value is default:
-            return value
-        wrong_bool = isinstance(value, bool) and kind not in (bool, object)
-        if not isinstance(value, kind) or wrong_bool:
-            names = kind.__name__ if isinstance(kind, type) else "number"
-            raise ContractError(f"{self._where}.{key}: a {names} is needed")
-        return value
-
-    def done(self) -> None:
-        if self._left:
-            raise ContractError(f"{self._where}: unknown key {sorted(map(str, self._left))[0]!r}")
-
-
 def dump_contract(contract: Contract) -> str:
     """The contract as YAML text that ``load_contract`` reads back to an equal contract."""
     return yaml.safe_dump(_document(contract), sort_keys=False, allow_unicode=True, width=100)
@@ -326,19 +246,15 @@ def contract_from_json(document: Mapping[str, Any]) -> Contract:
 
 
 def _document(contract: Contract) -> dict[str, Any]:
-    rule, label = contract.decision, contract.label
+    rule = contract.decision
     document: dict[str, Any] = {"name": contract.name, "version": contract.version}
     document["description"] = contract.description
     document["fields"] = {f.name: _field_document(f) for f in contract.fields}
     document["output"] = _without_defaults(contract.output, kind=str(contract.output.kind))
-    if label is not None:
-        document["label"] = {
-            "name": label.name,
-            "type": str(label.type),
-            "join_key": list(label.join_key),
-            "horizon": _horizon_document(label.horizon),
-            "description": label.description,
-        }
+    if len(contract.labels) == 1:
+        document["label"] = label_document(contract.labels[0])
+    elif contract.labels:
+        document["labels"] = [label_document(label) for label in contract.labels]
     if rule is not None:
         document["decision"] = {"threshold": rule.threshold, "at_or_above": rule.at_or_above, "below": rule.below}
         if rule.abstain_low is not None:
@@ -378,14 +294,6 @@ def _bound_document(value: Any, kind: FieldType) -> Any:
     if kind is FieldType.TIMESTAMP:
         return f"{np.datetime64(value, 'us')}Z"
     return value
-
-
-def _horizon_document(horizon: Horizon) -> Any:
-    if horizon.kind is HorizonKind.PUBLISHED:
-        return "when published"
-    if horizon.kind is HorizonKind.DAYS:
-        return {"days": horizon.length}
-    return {"business_days": horizon.length, "calendar": horizon.calendar}
 
 
 def _without_defaults(record: Any, **shown: Any) -> dict[str, Any]:

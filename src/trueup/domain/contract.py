@@ -112,11 +112,34 @@ class Horizon:
     calendar: str = ""
 
 
+class Comparison(StrEnum):
+    """How a label's value is compared with a bound."""
+
+    ABOVE = "above"
+    AT_LEAST = "at_least"
+    BELOW = "below"
+    AT_MOST = "at_most"
+    EQUALS = "equals"
+
+
+@dataclass(frozen=True, slots=True)
+class Positive:
+    """Which values of a label are the event that a probability is about: ``value <how> bound``.
+
+    ``bound`` is a number for a label that is one (0 or 1 for a bool), else a text.
+    """
+
+    how: Comparison
+    bound: float | str
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
-    """The real outcome a prediction is trued up with.
+    """One real outcome that a prediction is trued up with.
 
-    ``join_key`` names the key fields whose values form the business key.
+    ``join_key`` names the key fields whose values form the business key. ``positive`` says which values are the
+    event; a bool label needs none. An outcome that has not come ``never_after`` days after it was due is taken as
+    one that never will; None: it is waited for without end.
     """
 
     name: str
@@ -124,6 +147,15 @@ class Label:
     join_key: tuple[str, ...]
     horizon: Horizon
     description: str = ""
+    positive: Positive | None = None
+    never_after: int | None = None
+
+    @property
+    def event(self) -> Positive | None:
+        """The event its values tell of; None for a label that tells of none, such as an amount."""
+        if self.positive is None and self.type is FieldType.BOOL:
+            return Positive(Comparison.EQUALS, 1.0)
+        return self.positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +188,7 @@ class Contract:
 
     ``expected_cost`` is the name of the numeric field that the probability is
     multiplied by ("probability x amount"), in that field's unit; empty for none.
+    The first of ``labels`` is the primary one: it says what a business item is and when a prediction is due.
     ``event_time`` names the date or timestamp field that says when the event happened
     (a date means midnight UTC); empty means the caller or the server's clock says it.
     """
@@ -164,11 +197,16 @@ class Contract:
     version: int
     fields: tuple[Field, ...]
     output: Output
-    label: Label | None = None
+    labels: tuple[Label, ...] = ()
     decision: DecisionRule | None = None
     expected_cost: str = ""
     event_time: str = ""
     description: str = ""
+
+    @property
+    def label(self) -> Label | None:
+        """The primary label; None where nothing can be trued up."""
+        return self.labels[0] if self.labels else None
 
     @cached_property
     def features(self) -> tuple[Field, ...]:
@@ -233,8 +271,15 @@ class Contract:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def meaning(self) -> dict[str, Any]:
-        """The parts of the contract that bind, as plain JSON values."""
+        """The parts of the contract that bind, as plain JSON values.
+
+        What a contract does not use has no part in it, so that what was digested before still has its digest.
+        """
         plain: dict[str, Any] = _plain(self)
+        labels = [{k: v for k, v in label.items() if v is not None} for label in plain.pop("labels")]
+        plain["label"] = labels[0] if labels else None
+        if labels[1:]:
+            plain["further_labels"] = labels[1:]
         return plain
 
 

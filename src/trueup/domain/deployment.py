@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from trueup.domain.contract import Contract
+from trueup.domain.monitoring import Monitoring
 from trueup.domain.stream import Stream
 
 
@@ -109,6 +110,7 @@ class Serving:
     allowed_pickles: tuple[str, ...] = ()  # SHA-256 hex digests
     stream: Stream | None = None  # the topic it answers, beside every other door
     outcomes: Stream | None = None  # the topic its outcomes arrive on
+    monitoring: Monitoring | None = None  # how it is measured; None: it is not
 
     def __post_init__(self) -> None:
         if self.stream is not None and self.outcomes is not None and self.stream.topic == self.outcomes.topic:

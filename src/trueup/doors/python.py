@@ -27,11 +27,21 @@ from numpy.typing import NDArray
 from trueup.bootstrap import Services, open_services
 from trueup.contracts.decoding import Decoder
 from trueup.contracts.reading import load_contract
-from trueup.domain.batch import REQUEST_SOURCE, Booked, Channel, Decoded, OutcomeReceipt, RefusalReason, Role, Source
+from trueup.domain.batch import (
+    NOTHING_RECORDED,
+    REQUEST_SOURCE,
+    Booked,
+    Channel,
+    Decoded,
+    OutcomeReceipt,
+    RefusalReason,
+    Role,
+    Source,
+)
 from trueup.domain.contract import Contract
 from trueup.domain.deployment import Deployment, Serving
 from trueup.errors import InstanceErrors, InvalidQuery, MissingExtra, NotFound
-from trueup.outcomes.decoding import outcome_batch, outcome_contract
+from trueup.outcomes.decoding import fitting, outcome_batches, outcome_contract
 from trueup.ports import PredictionFilter
 from trueup.scoring.service import Instances, Predicted, Response
 from trueup.settings import Settings
@@ -189,25 +199,28 @@ class Trueup:
         )
         return self.services.scoring.predict(resolved, instances)
 
-    def outcomes(self, contract_name: str, data: Any, *, source: str) -> OutcomeReceipt:
-        """Records real outcomes; one that equals the latest known changes nothing.
+    def outcomes(self, contract_name: str, data: Any, *, source: str, label: str | None = None) -> OutcomeReceipt:
+        """Records real outcomes; one that was said before changes nothing.
 
-        ``data`` as for ``score``, with the business-key fields, ``event_day``, ``value`` and
-        optionally ``observed_at``. All or nothing: raises InstanceErrors when any row is wrong.
+        ``data`` as for ``score``, with the business-key fields, ``event_day``, ``value`` (of ``label``, else of the
+        primary label) and optionally ``observed_at`` and ``state`` (known, retracted, censored). Of a contract with
+        several labels a row may hold some or all under their own names.
+        All or nothing: raises InstanceErrors when any row is wrong, NotFound for an unknown label.
         """
         contract = self.services.registry.contract(contract_name)
-        decoder = Decoder(outcome_contract(contract), self.services.settings.limits)
+        decoder = Decoder(outcome_contract(contract, label), self.services.settings.limits)
         step = self.services.settings.limits.batch_rows * 10
         total = row_count(data)
-        pieces = [decode(decoder, row_slice(data, start, start + step)) for start in range(0, total, step)]
-        _refuse_any(pieces, step)
-        receipts = [
-            self.services.outcomes.record(outcome_batch(contract, p.columns, source=source, now=datetime.now(UTC)))
-            for p in pieces
+        pieces = [
+            fitting(decode(decoder, row_slice(data, start, start + step)), contract, label)
+            for start in range(0, total, step)
         ]
-        return OutcomeReceipt(
-            sum(r.first for r in receipts), sum(r.revised for r in receipts), sum(r.unchanged for r in receipts)
+        _refuse_any(pieces, step)
+        batches = (
+            outcome_batches(contract, piece.columns, source=source, now=datetime.now(UTC), label=label)
+            for piece in pieces
         )
+        return sum((self.services.outcomes.record_all(batch) for batch in batches), NOTHING_RECORDED)
 
     def query(self, sql: str, **parameters: Any) -> Table:
         """Runs one SELECT under the read-only role; parameters are written ``%(name)s``."""

@@ -25,9 +25,9 @@ _ONE = """
         SELECT o.value_number AS outcome, o.value_text AS outcome_text, o.recorded_at AS outcome_known_at,
                o.revision AS outcome_revision
         FROM trueup.outcome_history o JOIN trueup.contract_labels l ON l.contract_id = p.contract_id
-        WHERE o.contract_name = p.contract AND o.label = l.label
+        WHERE l.is_primary AND o.contract_name = p.contract AND o.label = l.label
           AND o.business_key = p.business_key AND o.event_day = p.event_day
-        ORDER BY o.revision DESC LIMIT 1
+        ORDER BY o.observed_at DESC, o.revision DESC LIMIT 1
     ) t ON true
     WHERE p.prediction_id = %s
 """

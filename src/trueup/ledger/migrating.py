@@ -18,6 +18,7 @@ from trueup.ledger.migrations import HEAD
 
 LOCK = 7_238_145  # any number, the same in every trueup: guards migrations
 MIN_SERVER = 150_000
+_CLOSED_YEARS = (1990, 2070)  # of due days that the database finds itself
 # In this order, then the contracts' own views, then the grants.
 DERIVED = (
     "functions.sql",
@@ -115,10 +116,22 @@ def _make_derived(connection: Any) -> None:
 
     for name in DERIVED:
         connection.execute(sql_file(name))
+    _close_days(connection)
     for contract_id, body in connection.execute("SELECT contract_id, body FROM ledger.contracts").fetchall():
         make_contract_view(connection, contract_from_json(body), contract_id)
     connection.execute(sql_file("grants.sql"))
     connection.execute(f"COMMENT ON SCHEMA trueup IS 'Views over the ledger, for reading. Made by trueup {stamp()}'")
+
+
+def _close_days(connection: Any) -> None:
+    """Writes down when calendars are closed, as the library says it now."""
+    from trueup.contracts.horizon import CALENDARS, holidays_of
+
+    connection.execute("TRUNCATE ledger.closed_days")
+    with connection.cursor().copy("COPY ledger.closed_days (calendar, day) FROM STDIN") as copy:
+        for calendar in CALENDARS:
+            for day in holidays_of(calendar, *_CLOSED_YEARS).tolist():
+                copy.write_row((calendar, day))
 
 
 def _carried(connection: psycopg.Connection[Any]) -> str:

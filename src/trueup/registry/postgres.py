@@ -176,7 +176,7 @@ class PostgresRegistry:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value)
+    return json.dumps(value, default=str)  # days of a declaration, in ISO form
 
 
 def _newest(connection: Connection, name: str) -> Deployment | None:

@@ -1,8 +1,5 @@
 -- What readers see. Every view and column that is not self-evident has a comment: `\d+ trueup.truth`.
 
-CREATE OR REPLACE VIEW ledger.contract_labels AS
-SELECT contract_id, body #>> '{label,name}' AS label FROM ledger.contracts;
-
 CREATE OR REPLACE VIEW ledger.contract_features AS
 SELECT c.contract_id, f.name, row_number() OVER (PARTITION BY c.contract_id ORDER BY f.place) - 1 AS place
 FROM ledger.contracts c
@@ -12,9 +9,6 @@ WHERE coalesce(f.body ->> 'role', 'feature') = 'feature';
 CREATE VIEW trueup.contracts AS
 SELECT contract_id, name, version, digest, body, created_at FROM ledger.contracts;
 COMMENT ON VIEW trueup.contracts IS 'Every contract version ever deployed';
-
-CREATE VIEW trueup.contract_labels AS SELECT contract_id, label FROM ledger.contract_labels;
-COMMENT ON VIEW trueup.contract_labels IS 'The label each contract is trued up with';
 
 CREATE VIEW trueup.model_versions AS
 SELECT v.model_version_id, v.name, v.version, v.digest, v.artifacts, v.libraries, v.parity,
@@ -85,82 +79,6 @@ SELECT r.refusal_id, d.name AS deployment, r.channel, r.source, r.source_key, r.
        r.event_day, r.received_at, r.booked_at, r.content_digest
 FROM ledger.refusals r JOIN ledger.deployments d USING (deployment_id);
 COMMENT ON VIEW trueup.refusals IS 'What got no answer, and why; never the content itself';
-
-CREATE VIEW trueup.outcome_history AS
-SELECT contract_name, label, business_key, event_day, revision, value_number, value_text, source, observed_at, recorded_at
-FROM ledger.outcomes;
-COMMENT ON VIEW trueup.outcome_history IS 'Every revision of every outcome';
-
-CREATE VIEW trueup.outcomes AS
-SELECT o.* FROM trueup.outcome_history o
-WHERE NOT EXISTS (
-    SELECT 1 FROM ledger.outcomes n
-    WHERE n.contract_name = o.contract_name AND n.label = o.label
-      AND n.business_key = o.business_key AND n.event_day = o.event_day AND n.revision > o.revision
-);
-COMMENT ON VIEW trueup.outcomes IS 'The latest revision of every outcome';
-
-CREATE FUNCTION trueup.outcomes_as_known(at timestamptz) RETURNS SETOF trueup.outcome_history
-LANGUAGE sql STABLE AS $$
-    SELECT DISTINCT ON (contract_name, label, business_key, event_day) *
-    FROM trueup.outcome_history
-    WHERE recorded_at <= at
-    ORDER BY contract_name, label, business_key, event_day, revision DESC
-$$;
-COMMENT ON FUNCTION trueup.outcomes_as_known(timestamptz) IS 'The outcomes as they were known at an instant';
-
-CREATE VIEW trueup.truth AS
-SELECT p.prediction_id, p.event_day, p.event_time, p.deployment, p.model_version, p.role, p.status, p.business_key,
-       p.score, p.class, p.decision, p.expected_cost, p.booked_at, p.contract, p.contract_version,
-       o.value_number AS outcome, o.value_text AS outcome_text, o.revision AS outcome_revision,
-       o.observed_at AS outcome_observed_at, o.recorded_at AS outcome_known_at, o.source AS outcome_source,
-       p.due_day,
-       coalesce(p.due_day <= (now() AT TIME ZONE 'UTC')::date, true) AS is_due,
-       o.revision IS NOT NULL AS has_outcome
-FROM trueup.predictions p
-JOIN ledger.contract_labels l ON l.contract_id = p.contract_id
--- One index probe a prediction, whatever the planner believes: statistics of fresh partitions are missing
--- or old, and a join planned on them can compare every prediction with every outcome.
-LEFT JOIN LATERAL (
-    SELECT h.value_number, h.value_text, h.revision, h.observed_at, h.recorded_at, h.source
-    FROM trueup.outcome_history h
-    WHERE h.contract_name = p.contract AND h.label = l.label
-      AND h.business_key = p.business_key AND h.event_day = p.event_day
-    ORDER BY h.revision DESC LIMIT 1
-) o ON true;
-COMMENT ON VIEW trueup.truth IS 'Predictions joined with the latest known outcome, by business key and event day';
-COMMENT ON COLUMN trueup.truth.is_due IS 'Whether the outcome is due by now; always for "when published"';
-
-CREATE FUNCTION trueup.truth_as_known(at timestamptz)
-RETURNS TABLE (prediction_id uuid, event_day date, deployment text, model_version text, role text, status text,
-               business_key text, score double precision, decision text, expected_cost double precision,
-               outcome double precision, outcome_text text, outcome_revision integer, due_day date, is_due boolean)
-LANGUAGE sql STABLE AS $$
-    SELECT p.prediction_id, p.event_day, p.deployment, p.model_version, p.role, p.status,
-           p.business_key, p.score, p.decision, p.expected_cost,
-           o.value_number, o.value_text, o.revision, p.due_day,
-           coalesce(p.due_day <= (at AT TIME ZONE 'UTC')::date, true)
-    FROM trueup.predictions p
-    JOIN trueup.contract_labels l ON l.contract_id = p.contract_id
-    LEFT JOIN LATERAL (
-        SELECT h.value_number, h.value_text, h.revision
-        FROM trueup.outcome_history h
-        WHERE h.contract_name = p.contract AND h.label = l.label
-          AND h.business_key = p.business_key AND h.event_day = p.event_day AND h.recorded_at <= at
-        ORDER BY h.revision DESC LIMIT 1
-    ) o ON true
-    WHERE p.booked_at <= at
-$$;
-COMMENT ON FUNCTION trueup.truth_as_known(timestamptz) IS 'Predictions and outcomes as both were known at an instant';
-
-CREATE VIEW trueup.maturity AS
-SELECT deployment, event_day, role, count(*) AS predictions,
-       count(*) FILTER (WHERE is_due) AS due,
-       count(*) FILTER (WHERE is_due AND has_outcome) AS due_with_outcome,
-       count(*) FILTER (WHERE is_due AND has_outcome)::double precision / nullif(count(*) FILTER (WHERE is_due), 0)
-           AS maturity
-FROM trueup.truth GROUP BY deployment, event_day, role;
-COMMENT ON VIEW trueup.maturity IS 'Rows with outcome / rows due, a deployment and event day';
 
 CREATE VIEW trueup.positions AS
 SELECT d.name AS deployment, p.cluster, p.topic, p.partition, p.next_offset, p.moved_at

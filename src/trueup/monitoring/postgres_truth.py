@@ -1,0 +1,126 @@
+"""Reading the truth of a window, as known at an instant, block by block."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueup.domain.contract import Contract
+from trueup.domain.monitoring import KnownBy, Window
+from trueup.monitoring.copied import Layout, messages
+from trueup.monitoring.pairing import Pairs
+from trueup.monitoring.selecting import segments_of, text_of
+from trueup.monitoring.truths import Truth
+from trueup.postgres import Pool
+from trueup.settings import Monitoring
+
+_COLUMNS: tuple[tuple[str, str, str], ...] = (
+    ("days", "int", "(t.event_day - date '1970-01-01')::int4"),
+    ("scores", "float", "coalesce(t.score, 'NaN')"),
+    ("costs", "float", "coalesce(t.expected_cost, 'NaN')"),
+    ("outcomes", "float", "coalesce(t.outcome, 'NaN')"),
+    ("events", "float", "coalesce(t.is_positive::int4::float8, 'NaN')"),
+    ("due", "int", "t.is_due::int4"),
+    ("closed", "int", "(t.outcome_state IN ('censored', 'never'))::int4"),
+    ("keys", "long", "uuid_hash_extended(t.prediction_id, 0)"),
+)
+_TRUTH = """
+    COPY (SELECT {columns} FROM trueup.truth_as_known(%(at)s, %(by)s) t {joined}
+          WHERE t.deployment = %(deployment)s AND t.model_version = %(version)s AND t.role = %(role)s
+            AND t.event_day BETWEEN %(first)s AND %(last)s AND t.status <> 'fallback'
+            AND (%(step)s = 1 OR mod(uuid_hash_extended(t.prediction_id, 0) & 2147483647, %(step)s) = 0)
+    ) TO STDOUT (FORMAT binary)
+"""
+_PAIRS = """
+    COPY (SELECT coalesce(t.score, 'NaN'), coalesce(theirs.score, 'NaN'), coalesce(t.outcome, 'NaN'),
+                 coalesce(t.is_positive::int4::float8, 'NaN')
+          FROM trueup.truth_as_known(%(at)s, %(by)s) t
+          JOIN ledger.predictions ours ON ours.event_day = t.event_day AND ours.prediction_id = t.prediction_id
+          JOIN ledger.predictions theirs
+            ON theirs.event_day = ours.event_day AND theirs.batch_id = ours.batch_id
+           AND theirs.source_key = ours.source_key AND theirs.role = %(role)s
+           AND theirs.model_version_id = %(challenger)s AND theirs.deployment_id = ours.deployment_id
+           AND theirs.event_day BETWEEN %(first)s AND %(last)s
+          WHERE t.deployment = %(deployment)s AND t.role = 'champion' AND t.event_day BETWEEN %(first)s AND %(last)s
+            AND t.status <> 'fallback' AND theirs.status <> 'fallback'
+            AND (%(step)s = 1 OR mod(uuid_hash_extended(t.prediction_id, 0) & 2147483647, %(step)s) = 0)
+    ) TO STDOUT (FORMAT binary)
+"""
+_FIELDS = "JOIN ledger.predictions p ON p.event_day = t.event_day AND p.prediction_id = t.prediction_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Whose truth, of which days, as known when. ``rows`` is how many there are, about."""
+
+    deployment: str
+    model_version: str
+    role: str
+    contract: Contract
+    window: Window
+    known_at: datetime
+    known_by: KnownBy
+    slices: Sequence[str] = ()
+    rows: int = 0
+
+
+class PostgresTruth:
+    """Reads through the writer role, which may see what slices are made of."""
+
+    def __init__(self, writer: Pool, settings: Monitoring) -> None:
+        self._writer = writer
+        self._settings = settings
+
+    def read(self, asked: Asked) -> Truth:
+        """The truth of the rows, or of a part chosen by the predictions' ids where there are more than ``exact_rows``."""
+        step = max(1, -(-asked.rows // self._settings.exact_rows))
+        segments = segments_of(asked.slices)
+        columns = [(name, kind) for name, kind, _ in _COLUMNS]
+        parts = [text for _, _, text in _COLUMNS]
+        values = {**_values(asked, step), "version": asked.model_version}
+        for number, (name, held) in enumerate(segments):
+            values[f"slices_{number}"] = json.dumps({value: i + 1 for i, value in enumerate(held)})
+            parts.append(f"coalesce((%(slices_{number})s::jsonb -> {text_of(asked.contract, name)})::int4, 0)")
+            columns.append((f"slice of {name}", "int"))
+        query = _TRUTH.format(columns=", ".join(parts), joined=_FIELDS if segments else "")
+        whole = self._copied(query, values, Layout(columns))
+        slices = {
+            f"{name}={value}": whole[f"slice of {name}"] == i + 1
+            for name, held in segments
+            for i, value in enumerate(held)
+        }
+        masks = {name: whole.pop(name).astype(bool) for name in ("due", "closed")}
+        columns = {name: whole[name] for name, *_ in _COLUMNS if name in whole}
+        return Truth(**columns, **masks, slices=slices, share=1 / step)
+
+    def pairs(self, asked: Asked, challenger: int) -> Pairs:
+        """What the champion, whichever it was, and a version in the asked role said of the same instances."""
+        step = max(1, -(-asked.rows // self._settings.exact_rows))
+        names = ("champion", "challenger", "outcomes", "events")
+        values = {**_values(asked, step), "challenger": challenger}
+        whole = self._copied(_PAIRS, values, Layout([(name, "float") for name in names]))
+        return Pairs(*(whole[name] for name in names))
+
+    def _copied(self, query: str, values: dict[str, Any], layout: Layout) -> dict[str, NDArray[Any]]:
+        with self._writer.transaction() as connection, connection.cursor().copy(query.encode(), values) as copy:
+            blocks = [layout.read(block).columns for block in messages(copy, self._settings.block_rows)]
+        blocks = blocks or [layout.read([]).columns]
+        return {name: np.concatenate([block[name] for block in blocks]) for name, _ in layout.columns}
+
+
+def _values(asked: Asked, step: int) -> dict[str, Any]:
+    return {
+        "at": asked.known_at,
+        "by": str(asked.known_by),
+        "deployment": asked.deployment,
+        "role": asked.role,
+        "first": asked.window.first,
+        "last": asked.window.last,
+        "step": step,
+    }
