@@ -9,6 +9,11 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
+from trueup.alerts.engine import AlertEngine
+from trueup.alerts.handling import Handling
+from trueup.alerts.postgres import PostgresAlerts
+from trueup.alerts.reading import RuleFolders
+from trueup.alerts.routing import RoutingFile
 from trueup.domain.deployment import Mode, ModelVersion, Parity, Serving
 from trueup.errors import TrueupError
 from trueup.ledger import migrating
@@ -20,6 +25,9 @@ from trueup.ledger.spool_lookup import Lookup
 from trueup.ledger.streaming import PostgresStreams
 from trueup.ledger.urls import Urls, external_urls
 from trueup.ledger.views import make_contract_view
+from trueup.notifying.postgres import PostgresOutbox
+from trueup.notifying.receivers import declared
+from trueup.notifying.sending import Sending
 from trueup.outcomes.postgres import PostgresOutcomes
 from trueup.ports import Scorer
 from trueup.postgres import Pool
@@ -52,6 +60,7 @@ class Services:
     registry: PostgresRegistry
     ledger: PostgresStreams
     outcomes: PostgresOutcomes
+    outbox: PostgresOutbox
     queries: PostgresQueries
     scoring: Scoring
     deploying: Deploying
@@ -173,6 +182,7 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
         registry=registry,
         ledger=ledger,
         outcomes=PostgresOutcomes(writer),
+        outbox=PostgresOutbox(writer, settings.notify),
         queries=PostgresQueries(reader, limits),
         scoring=Scoring(registry, observed, _loading(loader), utc_now, limits, telemetry.metrics),
         deploying=Deploying(registry, artifacts, _parity_check(loader)),
@@ -180,6 +190,19 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
         embedded=embedded,
         _pools=(owner, writer, reader),
     )
+
+
+def open_sending(services: Services) -> Sending:
+    """What sends the messages of the outbox to the receivers that settings declare. Close it before the services."""
+    return Sending(services.outbox, declared(services.settings.notify), services.settings.notify)
+
+
+def open_alerts(services: Services) -> tuple[AlertEngine, Handling]:
+    """What evaluates alert rules, and what people do about alerts."""
+    settings, routing = services.settings.alerts, RoutingFile(services.settings.alerts.routing)
+    store, folders = PostgresAlerts(services._pools[1], services.outbox), RuleFolders(settings.folders)
+    engine = AlertEngine(store, services.queries, folders, routing.read, settings, utc_now)
+    return engine, Handling(store, settings, utc_now)
 
 
 def utc_now() -> datetime:

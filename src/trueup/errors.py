@@ -91,6 +91,21 @@ def no_letter() -> NotFound:
     return NotFound("no such dead letter", next_step="`trueup dlq list` lists what there is")
 
 
+def no_alert() -> NotFound:
+    """No alert of that id."""
+    return NotFound("no such alert", next_step="`trueup alert list` lists what there is")
+
+
+def no_silence() -> NotFound:
+    """No silence of that id."""
+    return NotFound("no such silence", next_step="`trueup alert silences` lists what there is")
+
+
+def no_rule() -> NotFound:
+    """No alert rule of that name."""
+    return NotFound("no such alert rule", next_step="`trueup alert rules` lists what there is")
+
+
 class Conflict(TrueupError):
     """The same identity with other content, or a name that is taken."""
 
@@ -148,10 +163,14 @@ class TimedOut(Unavailable):
 
 
 class Undelivered(TrueupError):
-    """Nobody has taken a message. ``is_passing`` says whether trying again may help."""
+    """Nobody has taken a message. ``is_passing`` says whether trying again may help, and ``retry_after_s`` after how
+    many seconds where the other side says so."""
 
-    def __init__(self, message: str, *, is_passing: bool, next_step: str = "") -> None:
+    def __init__(
+        self, message: str, *, is_passing: bool, next_step: str = "", retry_after_s: float | None = None
+    ) -> None:
         self.is_passing = is_passing
+        self.retry_after_s = retry_after_s
         super().__init__(message, next_step=next_step)
 
 

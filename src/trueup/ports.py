@@ -229,11 +229,18 @@ class OutcomeStore(Protocol):
 class QueryRunner(Protocol):
     """Reads views under the read-only role, bounded in time and rows."""
 
-    def rows(self, sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-        """Runs one SELECT. Raises InvalidQuery, LedgerUnavailable."""
+    def rows(
+        self,
+        sql_text: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float | None = None,
+        max_rows: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Runs one SELECT. Raises InvalidQuery (also beyond ``timeout_s`` or ``max_rows``), LedgerUnavailable."""
         ...
 
-    def stream(self, sql: str, parameters: dict[str, Any] | None = None) -> Iterator[tuple[Any, ...]]:
+    def stream(self, sql_text: str, parameters: Mapping[str, Any] | None = None) -> Iterator[tuple[Any, ...]]:
         """Rows through a server-side cursor, in bounded memory."""
         ...
 

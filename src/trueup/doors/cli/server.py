@@ -9,12 +9,14 @@ from typing import NoReturn
 import typer
 
 from trueup.doors.cli import (
+    alerts,
     contracts,
     database,
     deploying,
     keys,
     letters,
     listing,
+    messages,
     reconciling,
     running,
     scoring,
@@ -55,6 +57,8 @@ def application() -> typer.Typer:
     app.add_typer(keys.app, name="keys")
     app.add_typer(spooling.app, name="spool")
     app.add_typer(letters.app, name="dlq")
+    app.add_typer(alerts.app, name="alert")
+    app.add_typer(messages.app, name="message")
     return app
 
 

@@ -7,3 +7,6 @@ from trueup.ledger.tables import access, monitoring, outcomes, predictions, stre
 from trueup.ledger.tables.common import metadata
 
 __all__ = ["access", "metadata", "monitoring", "outcomes", "predictions", "streams"]
+from trueup.ledger.tables import alerts, messages
+
+__all__ = ["access", "alerts", "messages", "metadata", "outcomes", "predictions", "streams"]
