@@ -207,7 +207,6 @@ class TestPointInTime:
         history = History(log_of(tmp_path, *again))
         assert str(history.closed_at[0]) == "2016-03-04T09:00"
         assert not history.missed[0]
-        assert history.days_to_close(np.array([0]))[0] == pytest.approx(4.322, abs=1e-3)
 
     @given(st.data())
     def test_later_events_never_change_features(self, history: History, data: st.DataObject):

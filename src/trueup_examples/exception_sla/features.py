@@ -81,12 +81,6 @@ class History:
             },
         }
 
-    def days_to_close(self, incidents: NDArray[np.intp]) -> Floats:
-        """Days from opening to closing; NaN while open."""
-        taken = self.closed_at[incidents] - self.log.opened_at[self.log.first[incidents]]
-        days: Floats = np.where(np.isnat(taken), np.nan, taken.astype(np.int64) / 1440)
-        return days
-
     def _own(self, rows: NDArray[np.intp]) -> dict[str, Floats]:
         """What the event itself says."""
         log = self.log

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import trueup
+from trueup.domain.monitoring import Breach, Monitoring, ReferenceRows, WindowKind
 from trueup.errors import InvalidInput
 from trueup_examples.exception_sla.features import History
 from trueup_examples.exception_sla.files import read_log
@@ -30,6 +31,19 @@ from trueup_examples.exception_sla.train import contract, examples, train
 OPENINGS = "exception-sla"  # scored once, when opened
 EVENTS = "exception-sla-events"  # scored anew after every event
 TRAIN_SHARE = 0.4  # of the days with openings, when no day is given
+
+SERVING = trueup.Serving(
+    threads=1,
+    fallback=trueup.Fallback("group_record", 0.1, low=0.25, high=0.6),
+    monitoring=Monitoring(
+        reference=ReferenceRows(days=7),
+        windows=(WindowKind.WEEK,),
+        segments=("priority", "assignment_group"),
+        maturity_floor=0.9,
+        top_k=30,
+        breaches={"ece": Breach(above=0.1)},
+    ),
+)
 
 Progress = Callable[[str, int, int], None]
 
@@ -108,7 +122,7 @@ class Replay:
             model=model,
             version=version,
             libraries=libraries,
-            serving=trueup.Serving(threads=1, fallback=trueup.Fallback("group_record", 0.1, low=0.25, high=0.6)),
+            serving=SERVING,
             by="exception-sla demonstration",
         )
 
@@ -154,7 +168,8 @@ class Replay:
             {
                 "incident": log.number[rows],
                 "event_day": log.opened_at[rows].astype("datetime64[D]"),
-                "value": log.numbers["made_sla"][rows] == 0,
+                "missed_sla": log.numbers["made_sla"][rows] == 0,
+                "days_to_close": (log.moment[rows] - log.opened_at[rows]).astype(np.int64) / 1440,
                 "observed_at": log.moment[rows].astype("datetime64[us]"),
             },
             source=f"incident log of {day}",

@@ -3,10 +3,7 @@
 Each CHECK has a sentence that says which contradiction it makes impossible.
 """
 
-from trueup.ledger.tables import access, monitoring, outcomes, predictions, streams
+from trueup.ledger.tables import access, alerts, messages, monitoring, outcomes, predictions, streams
 from trueup.ledger.tables.common import metadata
 
-__all__ = ["access", "metadata", "monitoring", "outcomes", "predictions", "streams"]
-from trueup.ledger.tables import alerts, messages
-
-__all__ = ["access", "alerts", "messages", "metadata", "outcomes", "predictions", "streams"]
+__all__ = ["access", "alerts", "messages", "metadata", "monitoring", "outcomes", "predictions", "streams"]

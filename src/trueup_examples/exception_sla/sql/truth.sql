@@ -4,7 +4,7 @@ FROM exception_sla_v1 p
 LEFT JOIN LATERAL (
     SELECT h.value_number, h.observed_at FROM outcome_history h
     WHERE h.contract_name = 'exception_sla' AND h.label = 'missed_sla'
-      AND h.business_key = p.business_key AND h.event_day = p.event_day
-    ORDER BY h.revision DESC LIMIT 1
+      AND h.business_key = p.business_key AND h.event_day = p.event_day AND h.state = 'known'
+    ORDER BY h.observed_at DESC, h.revision DESC LIMIT 1
 ) o ON true
 WHERE p.deployment = 'exception-sla' AND p.role = 'champion'
