@@ -3,75 +3,46 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import trueup
 from trueup_examples.settlement_fails.figures import figures
 from trueup_examples.settlement_fails.html import page
-from trueup_examples.settlement_fails.replay import Progress as Report
 from trueup_examples.settlement_fails.replay import Totals
+from trueup_examples.showing import Working, number, share
 
 _STEPS = {"learn": "reading history", "train": "training", "score": "scoring and booking"}
 
 
-class Screen:
+class Screen(Working):
     """Writes to standard error while working and to standard output at the end."""
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
-        self._working = Console(stderr=True)
-        self._result = Console()
-
-    def say(self, text: str) -> None:
-        """One line about what is going on."""
-        self._working.print(text, soft_wrap=True)
-
-    def first_booked(self, prediction: UUID) -> None:
-        """The ledger holds its first prediction of this run."""
-        self.say(f"First prediction booked after {time.monotonic() - self._began:.1f} s: trueup show {prediction}")
-
-    @contextmanager
-    def progress(self) -> Iterator[Report]:
-        """A bar over all files; yields what the replay reports to."""
-        columns = (TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self._working) as bar:
-            task = bar.add_task("reading history", total=None)
-
-            def show(step: str, done: int, total: int) -> None:
-                known = {"completed": done, "total": total} if total else {}
-                bar.update(task, description=_STEPS[step], **known)  # type: ignore[arg-type]
-
-            yield show
+        super().__init__(_STEPS)
 
     def report(self, up: trueup.Trueup, totals: Totals, *, out: Path | None, html: Path | None) -> None:
         """Queries the ledger and shows the figures; writes them to ``out`` and ``html``."""
-        with self._working.status("querying the ledger for the report"):
+        with self.working.status("querying the ledger for the report"):
             found = figures(up)
         overall = found["overall"]
-        self._result.print(_months(found["months"]))
+        self.result.print(_months(found["months"]))
         rate = f", {totals.scored / totals.score_s:,.0f} rows/s scored and booked" if totals.booked else ""
-        self._result.print(
+        self.result.print(
             f"{overall['rows_booked']:,} predictions booked ({totals.booked:,} new, {totals.repeated:,} repeated), "
-            f"{overall['outcomes_joined']:,} outcomes joined, maturity {_share(overall['maturity'])}, "
-            f"AUC {_number(overall['auc'])}, Brier {_number(overall['brier'])}{rate}"
+            f"{overall['outcomes_joined']:,} outcomes joined, maturity {share(overall['maturity'])}, "
+            f"AUC {number(overall['auc'])}, Brier {number(overall['brier'])}{rate}"
         )
         for reason, lines in totals.dirty.items():
-            self._result.print(f"{lines:,} line(s) of the files left out: {reason}")
+            self.result.print(f"{lines:,} line(s) of the files left out: {reason}")
         settings = up.services.settings
         target = html or settings.data_dir / "settlement-fails.html"
         target.write_text(page(found), encoding="utf-8")
         if out is not None:
             out.write_text(json.dumps(found, indent=2, default=str) + "\n", encoding="utf-8")
-        self._result.print(
+        self.result.print(
             "\nLook next at:\n"
             f"  trueup show {overall['example']}\n"
             "  trueup db psql            # then, for example: TABLE settlement_fails_v1 LIMIT 5;\n"
@@ -99,21 +70,13 @@ def _months(months: list[dict[str, Any]]) -> Table:
         table.add_row(
             m["month"],
             f"{m['rows']:,}",
-            _share(m["base_rate"]),
-            *(_number(m[k]) for k in ("auc", "average_precision", "brier")),
-            *(_share(m[f"precision_by_{k}"]) for k in ("cost", "probability", "balance")),
+            share(m["base_rate"]),
+            *(number(m[k]) for k in ("auc", "average_precision", "brier")),
+            *(share(m[f"precision_by_{k}"]) for k in ("cost", "probability", "balance")),
             *(_billions(m[f"caught_by_{k}"]) for k in ("cost", "probability", "balance")),
-            _share(m["maturity"]),
+            share(m["maturity"]),
         )
     return table
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0%}"
 
 
 def _billions(value: float | None) -> str:

@@ -7,3 +7,7 @@ from trueup.ledger.tables import access, alerts, clock, gauges, messages, monito
 from trueup.ledger.tables.common import metadata
 
 __all__ = ["access", "alerts", "clock", "gauges", "messages", "metadata", "monitoring", "outcomes", "predictions", "reports", "streams"]
+from trueup.ledger.tables import access, alerts, messages, monitoring, outcomes, predictions, streams
+from trueup.ledger.tables.common import metadata
+
+__all__ = ["access", "alerts", "messages", "metadata", "monitoring", "outcomes", "predictions", "streams"]

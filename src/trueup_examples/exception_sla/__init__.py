@@ -1,0 +1,1 @@
+"""Will this ticket of the exception queue miss its SLA? From an event log of incidents."""

@@ -1,0 +1,260 @@
+"""The exception queue as a whole: on a generated desk, and on the real log where its folder is given.
+
+``TRUEUP_TEST_INCIDENT_LOG`` names a folder with the log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import brier_score_loss, roc_auc_score
+
+import trueup
+from databases import create_database
+from trueup.bootstrap import wired
+from trueup.errors import InvalidInput
+from trueup.ledger.embedded import EmbeddedPostgres
+from trueup_examples.exception_sla.demo import main
+from trueup_examples.exception_sla.desk import Desk, write_log
+from trueup_examples.exception_sla.features import History
+from trueup_examples.exception_sla.figures import figures
+from trueup_examples.exception_sla.files import read_log
+from trueup_examples.exception_sla.replay import EVENTS, OPENINGS, Replay
+
+GENERATED = "generated"
+REAL = os.environ.get("TRUEUP_TEST_INCIDENT_LOG")
+HORIZON = timedelta(days=30)
+TRUTH = """
+    SELECT date_trunc('week', t.event_day::timestamp)::date::text AS week, t.prediction_id::text AS id,
+           t.business_key, t.event_day, t.event_time, t.score, t.outcome, t.outcome_observed_at AS observed_at
+    FROM truth t WHERE t.deployment = %(deployment)s
+"""
+COUNTS = """
+    SELECT (SELECT count(*) FROM predictions) AS predictions, (SELECT count(*) FROM outcome_history) AS outcomes,
+           (SELECT count(*) FROM model_versions) AS versions, (SELECT count(*) FROM refusals) AS refusals
+"""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    up: trueup.Trueup
+    folder: Path
+    history: History
+    trained_until: date
+
+    @property
+    def last_day(self) -> date:
+        """The last ticket is due: the replay ends."""
+        opened: date = self.history.log.opened_at.max().astype("datetime64[D]").item()
+        return opened + HORIZON
+
+    def truth(self, deployment: str = OPENINGS) -> list[dict[str, Any]]:
+        return self.up.query(TRUTH, deployment=deployment).rows()
+
+
+@pytest.fixture(scope="module", params=[GENERATED, *([REAL] if REAL else [])])
+def replayed(
+    request: pytest.FixtureRequest, server: EmbeddedPostgres, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Replayed]:
+    folder = tmp_path_factory.mktemp("queue")
+    log = Path(request.param)
+    if request.param == GENERATED:
+        log = folder / "log"
+        write_log(Desk(a_day=60, days=63, seed=4), log)
+    with trueup.Trueup(wired(trueup.Settings(data_dir=folder / "data"), create_database(server, template))) as up:
+        replay(up, log)
+        (row,) = up.query("SELECT champion FROM deployments WHERE name = %(name)s", name=OPENINGS)
+        yield Replayed(up, log, History(read_log(log)), date.fromisoformat(row["champion"].partition("-")[2]))
+
+
+def replay(up: trueup.Trueup, log: Path, *, every_event: bool = False, until: date | None = None) -> None:
+    Replay(up, log, until, lambda *_: None, lambda _: None, every_event=every_event).run()
+
+
+def known(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and labels of what has an outcome."""
+    mine = [r for r in rows if r["outcome"] is not None]
+    return np.array([r["score"] for r in mine]), np.array([r["outcome"] > 0 for r in mine])
+
+
+class TestTheReplay:
+    def test_every_ticket_opened_after_the_training_is_booked_once_with_its_opening(self, replayed: Replayed):
+        log = replayed.history.log
+        first = log.first
+        later = [
+            (number, moment)
+            for number, moment in zip(log.number[first], log.opened_at[first].tolist(), strict=True)
+            if moment.date() > replayed.trained_until
+        ]
+        rows = replayed.truth()
+        assert sorted((r["business_key"], r["event_time"].replace(tzinfo=None)) for r in rows) == sorted(later)
+        assert replayed.up.query(COUNTS).rows()[0]["refusals"] == 0
+
+    def test_a_rerun_books_nothing_new(self, replayed: Replayed):
+        before = replayed.up.query(COUNTS).rows()
+        replay(replayed.up, replayed.folder)
+        assert replayed.up.query(COUNTS).rows() == before
+
+    def test_an_outcome_was_known_when_the_incident_was_closed(self, replayed: Replayed):
+        said = closings(replayed)
+        for row in replayed.truth():
+            if row["business_key"] not in said:
+                assert row["outcome"] is None  # censored: open at the end
+            else:
+                when, missed = said[row["business_key"]]
+                assert row["observed_at"].replace(tzinfo=None) == when
+                assert bool(row["outcome"]) == missed
+
+    def test_closed_again_with_another_result_is_a_revision(self, replayed: Replayed):
+        (row,) = replayed.up.query("SELECT count(*) AS n FROM outcome_history WHERE revision > 1")
+        assert (row["n"] > 0) == (replayed.folder != Path(REAL or "/"))  # the real log has none
+
+    def test_some_are_open_at_the_end_and_outcomes_come_late_and_out_of_order(self, replayed: Replayed):
+        rows = replayed.truth()
+        of_known = sorted((r for r in rows if r["outcome"] is not None), key=lambda r: r["observed_at"])
+        opened = [r["event_time"] for r in of_known]
+        assert 0 < len(rows) - len(of_known) < len(rows) / 20
+        assert opened != sorted(opened)
+        delays = [(r["observed_at"] - r["event_time"]) / timedelta(days=1) for r in of_known]
+        assert 4 < np.median(delays) < 9
+        assert max(delays) > 20
+
+    def test_features_in_the_ledger_are_those_of_the_moment(self, replayed: Replayed):
+        log = replayed.history.log
+        for row in replayed.truth()[::500]:
+            (place,) = np.flatnonzero((log.number == row["business_key"]) & (log.place == 0))
+            then = log.until(log.moment[place])
+            (there,) = np.flatnonzero((then.number == row["business_key"]) & (then.place == 0))
+            live = History(then).features(np.array([there]))
+            booked = replayed.up.prediction(row["id"])["fields"]
+            for name, column in live.items():
+                if column.dtype == np.float64:
+                    assert booked[name] == column[0], name
+
+
+def closings(replayed: Replayed) -> dict[str, tuple[datetime, bool]]:
+    """Since when it is known of each closed incident, until the end, whether it missed."""
+    log = replayed.history.log
+    said: dict[str, tuple[datetime, bool]] = {}
+    for row in np.flatnonzero(log.texts["incident_state"] == "Closed").tolist():
+        when, missed = log.moment[row].item(), bool(log.numbers["made_sla"][row] == 0)
+        if when.date() <= replayed.last_day and said.get(log.number[row], (None, None))[1] != missed:
+            said[log.number[row]] = (when, missed)
+    return said
+
+
+class TestWhatItShows:
+    def test_calibration_falls_while_the_ranking_keeps(self, replayed: Replayed):
+        weeks = [w for w in figures(replayed.up)["weeks"] if w["rows"] > 300]
+        assert len(weeks) >= 4
+        for week in weeks:
+            assert week["predicted"] - week["base_rate"] > 0.05
+            assert week["ece"] > 0.15
+            assert week["auc"] > 0.55
+            assert week["top_precision"] > week["base_rate"]
+
+    def test_what_is_known_first_flatters(self, replayed: Replayed):
+        weeks = {w["week"]: w for w in figures(replayed.up)["weeks"]}
+        by_week: dict[str, list[dict[str, Any]]] = {}
+        for row in figures(replayed.up)["knowledge"]:
+            by_week.setdefault(row["week"], []).append(row)
+        for week, rows in by_week.items():
+            assert [r["maturity"] for r in rows] == sorted(r["maturity"] for r in rows)
+            if weeks[week]["rows"] > 300:
+                assert rows[0]["base_rate"] < 0.5 * weeks[week]["base_rate"]
+                assert rows[0]["ece"] > rows[-1]["ece"]
+
+
+class TestFigures:
+    """The report's SQL agrees with scikit-learn and with plain sorting."""
+
+    def test_each_weeks_statistics(self, replayed: Replayed):
+        rows = replayed.truth()
+        weeks = figures(replayed.up)["weeks"]
+        assert [w["week"] for w in weeks] == sorted({r["week"] for r in rows})
+        for found in weeks:
+            mine = [r for r in rows if r["week"] == found["week"]]
+            score, missed = known(mine)
+            assert (found["rows"], found["with_outcome"]) == (len(mine), len(score))
+            assert found["base_rate"] == pytest.approx(missed.mean(), abs=1e-12)
+            assert found["predicted"] == pytest.approx(score.mean(), abs=1e-12)
+            assert found["auc"] == pytest.approx(roc_auc_score(missed, score), abs=1e-9)
+            assert found["brier"] == pytest.approx(brier_score_loss(missed, score), abs=1e-9)
+            assert found["ece"] == pytest.approx(calibration_error(score, missed), abs=1e-9)
+            top = sorted(mine, key=lambda r: (-r["score"], r["id"]))[: -(-len(mine) // 10)]
+            labels = [r["outcome"] > 0 for r in top if r["outcome"] is not None]
+            assert found["top_precision"] == pytest.approx(np.mean(labels), abs=1e-12)
+            assert found["top_caught"] == pytest.approx(sum(labels) / missed.sum(), abs=1e-12)
+
+    def test_a_week_as_it_was_known_earlier(self, replayed: Replayed):
+        rows = replayed.truth()
+        for found in figures(replayed.up)["knowledge"]:
+            week = date.fromisoformat(found["week"])
+            end = week + timedelta(weeks=1 + found["weeks_after"])
+            mine = [r for r in rows if r["week"] == found["week"]]
+            seen = [r for r in mine if r["observed_at"] is not None and r["observed_at"].date() < end]
+            score, missed = known(seen)
+            assert found["maturity"] == pytest.approx(len(seen) / len(mine), abs=1e-12)
+            assert found["base_rate"] == pytest.approx(missed.mean(), abs=1e-12)
+            assert found["ece"] == pytest.approx(calibration_error(score, missed), abs=1e-9)
+
+    def test_the_whole_and_its_parts(self, replayed: Replayed):
+        rows = replayed.truth()
+        score, missed = known(rows)
+        found = figures(replayed.up)
+        assert found["overall"]["rows_booked"] == len(rows)
+        assert found["overall"]["outcomes_joined"] == len(score)
+        assert found["overall"]["auc"] == pytest.approx(roc_auc_score(missed, score), abs=1e-9)
+        assert sum(b["rows"] for b in found["calibration"]) == len(score)
+        by_priority = [s for s in found["segments"] if s["kind"] == "priority"]
+        assert {s["segment"] for s in by_priority} <= {"P1", "P2", "P3", "P4"}
+        gaps = [abs(s["predicted"] - s["happened"]) for s in found["segments"]]
+        assert gaps == sorted(gaps, reverse=True)
+
+
+def calibration_error(score: np.ndarray, missed: np.ndarray) -> float:
+    """ECE over ten bins of equal width."""
+    place = np.minimum((score * 10).astype(int), 9)
+    gaps = [abs(score[place == b].mean() - missed[place == b].mean()) * (place == b).sum() for b in np.unique(place)]
+    return float(sum(gaps) / len(score))
+
+
+def test_scored_after_every_event_an_incident_has_several_predictions_and_one_outcome(replayed: Replayed):
+    before = len(replayed.truth())
+    replay(replayed.up, replayed.folder, every_event=True)
+    rows = replayed.truth(EVENTS)
+    assert len(replayed.truth()) == before
+    assert {r["business_key"] for r in rows} <= {r["business_key"] for r in replayed.truth()}
+    assert len(rows) > 2 * len({r["business_key"] for r in rows})
+    by_incident: dict[str, set[Any]] = {}
+    for row in rows:
+        by_incident.setdefault(row["business_key"], set()).add((row["outcome"], row["event_day"]))
+    assert {len(outcomes) for outcomes in by_incident.values()} == {1}
+
+
+def test_the_demonstration_writes_its_report(up: trueup.Trueup, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write_log(Desk(a_day=20, days=35, seed=2), tmp_path / "log")
+    out, html = tmp_path / "report.json", tmp_path / "report.html"
+    assert main(up, data=tmp_path / "log", train_until=date(2024, 1, 16), out=out, html=html) == 0
+    found = json.loads(out.read_text(encoding="utf-8"))
+    shown = capsys.readouterr().out
+    assert f"{found['overall']['rows_booked']:,} predictions booked" in shown
+    assert found["overall"]["example"] in shown
+    page = html.read_text(encoding="utf-8")
+    assert all(week["week"] in page for week in found["weeks"])
+    assert "http" not in page.replace("http-equiv", "")  # nothing is fetched
+
+
+@pytest.mark.parametrize("until", [date(2023, 12, 31), date(2024, 1, 20), date(2030, 1, 1)])
+def test_a_training_that_ends_outside_the_log_is_a_clear_error(up: trueup.Trueup, tmp_path: Path, until: date):
+    write_log(Desk(a_day=3, days=20, seed=2), tmp_path)
+    with pytest.raises(InvalidInput, match="TRAIN_UNTIL"):
+        replay(up, tmp_path, until=until)
