@@ -3,11 +3,30 @@
 Each CHECK has a sentence that says which contradiction it makes impossible.
 """
 
-from trueup.ledger.tables import access, alerts, clock, gauges, messages, monitoring, outcomes, predictions, reports, streams
+from trueup.ledger.tables import (
+    access,
+    alerts,
+    clock,
+    gauges,
+    messages,
+    monitoring,
+    outcomes,
+    predictions,
+    reports,
+    streams,
+)
 from trueup.ledger.tables.common import metadata
 
-__all__ = ["access", "alerts", "clock", "gauges", "messages", "metadata", "monitoring", "outcomes", "predictions", "reports", "streams"]
-from trueup.ledger.tables import access, alerts, messages, monitoring, outcomes, predictions, streams
-from trueup.ledger.tables.common import metadata
-
-__all__ = ["access", "alerts", "messages", "metadata", "monitoring", "outcomes", "predictions", "streams"]
+__all__ = [
+    "access",
+    "alerts",
+    "clock",
+    "gauges",
+    "messages",
+    "metadata",
+    "monitoring",
+    "outcomes",
+    "predictions",
+    "reports",
+    "streams",
+]
