@@ -53,7 +53,7 @@ def main() -> None:
         reference = {f"f{i}": _values(np.random.default_rng(i), 100_000) for i in range(FEATURES)}
         declared = Monitoring(reference=ReferenceRows(training=True))
         deployed = up.deploy(
-            "bench", contract=CONTRACT, model=score, version="1", serving=trueup.Serving(monitoring=declared)
+            "bench", contract=CONTRACT, model="python:monitoring:score", version="1", serving=trueup.Serving(monitoring=declared)
         )
         frozen = up.reference("bench", {**reference, "score": np.random.default_rng(0).random(100_000)})
         with psycopg.connect(services.urls.owner, autocommit=True) as owner:
