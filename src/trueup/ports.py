@@ -30,6 +30,7 @@ from trueup.domain.contract import Contract
 from trueup.domain.deployment import Deployment, ModelVersion
 from trueup.domain.gauge import Gauge
 from trueup.domain.message import Message
+from trueup.domain.monitoring import Changed, KnownBy, Measurement, MeasurementFilter, Run, WindowKind
 from trueup.domain.stream import Letter, OwedReplies, Place, Read
 
 Days = NDArray[np.datetime64]
@@ -224,6 +225,37 @@ class OutcomeStore(Protocol):
 
     def record_all(self, batches: Sequence[OutcomeBatch], within: Any = None) -> OutcomeReceipt:
         """The same for several labels, in one commit."""
+        ...
+
+
+class MeasurementStore(Protocol):
+    """What was measured, as it was known. Everything is only ever added. All raise LedgerUnavailable."""
+
+    def versions(self, deployment_id: int) -> Sequence[tuple[str, str]]:
+        """Name and version of every model version that ever played a part in the deployment."""
+        ...
+
+    def counted(self, deployment_id: int) -> Mapping[date, tuple[int, datetime]]:
+        """Rows of each event day, over all versions and roles, and when they were last counted."""
+        ...
+
+    def changed(
+        self, contract: str, first: date, last: date, known_by: KnownBy, at: datetime
+    ) -> Mapping[date, Changed]:
+        """Of each event day with outcomes, when the last of those known at the instant became known."""
+        ...
+
+    def measured(self, deployment_id: int, known_by: KnownBy, at: datetime) -> Mapping[tuple[WindowKind, date], Run]:
+        """The last run of each window (by kind and first day) that did not fail, with the knowledge of ``at`` or less."""
+        ...
+
+    def record(self, run: Run, measurements: Sequence[Measurement]) -> int:
+        """Adds a run and its figures in one commit, and returns how many were new: a figure that was measured with
+        the same knowledge is there already."""
+        ...
+
+    def listed(self, where: MeasurementFilter) -> list[dict[str, Any]]:
+        """Measurements, latest windows first. Raises InvalidQuery."""
         ...
 
 

@@ -96,6 +96,7 @@ def test_every_answer_is_one_of_its_documented_kind(served: Served) -> None:
     assert len(fits(schemas.PredictionsAnswer, served.get("/v1/predictions"))["predictions"]) == 3
     fits(schemas.DeploymentsAnswer, served.get("/v1/deployments"))
     fits(schemas.DeploymentState, served.get("/v1/deployments/t"))
+    fits(schemas.MeasurementsAnswer, served.get("/v1/deployments/t/measurements"))
     fits(schemas.ServerAnswer, served.get("/v1/server"))
     fits(schemas.ContractAnswer, served.get("/v1/contracts/trade"))
     fits(schemas.Health, served.get("/health/ready", None))

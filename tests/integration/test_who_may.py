@@ -79,6 +79,7 @@ class TestPerDeployment:
         calls: list[tuple[str, str, Any]] = [
             ("POST", "/v1/deployments/{}/score", {"instance": ROW}),
             ("GET", "/v1/deployments/{}", None),
+            ("GET", "/v1/deployments/{}/measurements", None),
             ("GET", "/v1/predictions?deployment={}", None),
             ("GET", "/v2/models/{}", None),
             ("GET", "/v2/models/{}/versions/1", None),

@@ -222,7 +222,7 @@ def _foreseen(statistic: Figure, probabilities: Floats, resampling: Resampling) 
 
 
 def _with_prediction(features: ArrayLike, predictions: Floats) -> Floats:
-    return np.column_stack([np.asarray(features, np.float64).reshape(len(predictions), -1), predictions])
+    return np.column_stack([np.asarray(features, np.float64), predictions])
 
 
 def _ratio(part: float, rest: float) -> float | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from trueup.monitoring.postgres import PostgresReferences
+from trueup.monitoring.postgres import PostgresMeasurements
 from trueup.monitoring.postgres_counting import PostgresCounting
-from trueup.monitoring.postgres_measurements import PostgresMeasurements
+from trueup.monitoring.postgres_references import PostgresReferences
 from trueup.monitoring.postgres_truth import PostgresTruth
 from trueup.monitoring.service import Measuring
 from trueup.ports import Clock, ModelRegistry

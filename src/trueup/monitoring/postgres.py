@@ -1,173 +1,153 @@
-"""References and measurements in PostgreSQL. Both are only ever added."""
+"""Measurements in PostgreSQL: what a window needs, what was measured of it, and what is known of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import date, datetime
 from typing import Any
 
-import numpy as np
-from psycopg.types.json import Jsonb
+from psycopg.rows import dict_row
 
-from trueup.domain.contract import Contract, FieldType, OutputKind, Storage
-from trueup.domain.deployment import ModelVersion
-from trueup.domain.measuring import Profile
-from trueup.domain.monitoring import Monitoring, ReferenceRows
-from trueup.domain.profiling import SCORE, Counted, CountKey, References
-from trueup.monitoring.references import Sample
-from trueup.monitoring.selecting import profiled_fields
-from trueup.postgres import Connection, Pool
+from trueup.domain.monitoring import Changed, KnownBy, Measurement, MeasurementFilter, Run, Window, WindowKind
+from trueup.errors import InvalidQuery
+from trueup.postgres import Pool
 
-_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 7238150))"
-_PROFILES = """
-    SELECT field, slice, body, reference, reference_first, reference_last FROM ledger.profiles
-    WHERE deployment_id = %s AND model_version_id = %s ORDER BY field, slice
+_RUN = """
+    INSERT INTO ledger.measurement_runs
+        (deployment_id, window_kind, window_first, window_last, known_at, known_by, started_at, duration_ms, rows_read,
+         measurements, error)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING run_id
 """
-_FREEZE = """
-    INSERT INTO ledger.profiles
-        (deployment_id, model_version_id, field, slice, kind, body, counts, n, missing, reference, reference_first,
-         reference_last)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+_MEASUREMENT = """
+    INSERT INTO ledger.measurements
+        (run_id, deployment_id, model_version_id, role, metric, field, slice, window_kind, window_first, window_last,
+         known_at, known_by, value, low, high, n, reference_n, critical, p_value, q_value, floor, verdict, maturity)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    ON CONFLICT ON CONSTRAINT measurements_once DO NOTHING
 """
-_DAYS = "SELECT d FROM trueup.event_days() AS d WHERE d <= %s ORDER BY d"
-_ON_DAY = """
-    SELECT count(*) FROM ledger.predictions p
-    WHERE p.event_day = %(day)s AND p.deployment_id = %(deployment)s AND p.model_version_id = %(version)s
+_VERSIONS = """
+    SELECT DISTINCT v.name, v.version FROM ledger.deployment_revisions r
+    JOIN ledger.model_versions v
+      ON v.model_version_id = r.champion_id OR v.model_version_id = ANY (r.challenger_ids || r.shadow_ids)
+    WHERE r.deployment_id = %s ORDER BY 1, 2
 """
-_SAMPLE = """
-    SELECT p.floats, p.ints, p.texts, CASE WHEN p.status <> 'fallback' THEN p.score END,
-           CASE WHEN p.status <> 'fallback' THEN p.class END
-    FROM ledger.predictions p
-    WHERE p.event_day = %(day)s AND p.deployment_id = %(deployment)s AND p.model_version_id = %(version)s
-      AND (%(step)s = 1 OR mod(uuid_hash_extended(p.prediction_id, 0) & 2147483647, %(step)s) = 0)
-    ORDER BY p.batch_id, p.prediction_id LIMIT %(most)s
-"""
-_COUNTS = """
-    SELECT event_day, role, field, slice, counts, n, missing, out_of_range, unseen, late, lowest, highest
-    FROM ledger.profile_counts
-    WHERE deployment_id = %s AND model_version_id = %s AND event_day BETWEEN %s AND %s
+_MEASURED = """
+    SELECT DISTINCT ON (window_kind, window_first) window_kind, window_first, known_at, started_at
+    FROM ledger.measurement_runs
+    WHERE deployment_id = %s AND known_by = %s AND known_at <= %s AND error IS NULL
+    ORDER BY window_kind, window_first, known_at DESC, run_id DESC
 """
 _COUNTED = """
-    SELECT model_version_id, role, event_day, n, counted_at FROM ledger.profile_counts
-    WHERE deployment_id = %s AND field = '' AND slice = '' AND event_day BETWEEN %s AND %s
+    SELECT event_day, sum(n), max(counted_at) FROM ledger.profile_counts
+    WHERE deployment_id = %s AND field = '' AND slice = '' GROUP BY event_day
+"""
+_CHANGED = """
+    SELECT event_day, max(CASE %(by)s WHEN 'recorded' THEN recorded_at ELSE observed_at END), max(recorded_at)
+    FROM ledger.outcomes
+    WHERE contract_name = %(contract)s AND event_day BETWEEN %(first)s AND %(last)s
+      AND CASE %(by)s WHEN 'recorded' THEN recorded_at ELSE observed_at END <= %(at)s
+    GROUP BY event_day
+"""
+_KNOWN = "measurements_as_known(coalesce(%(at)s::timestamptz, 'infinity'), %(known_by)s)"
+_LISTED = """
+    SELECT * FROM {known} m
+    WHERE m.deployment = %(deployment)s AND (%(metric)s::text IS NULL OR m.metric = %(metric)s)
+      AND (%(field)s::text IS NULL OR m.field = %(field)s) AND (%(slice)s::text IS NULL OR m.slice = %(slice)s)
+      AND (%(role)s::text IS NULL OR m.role = %(role)s) AND (%(verdict)s::text IS NULL OR m.verdict = %(verdict)s)
+      AND (%(window_kind)s::text IS NULL OR m.window_kind = %(window_kind)s)
+      AND (%(first)s::date IS NULL OR m.window_first >= %(first)s)
+      AND (%(last)s::date IS NULL OR m.window_last <= %(last)s) AND m.known_by = %(known_by)s
+    ORDER BY m.window_last DESC, m.window_first DESC, m.window_kind, m.role, m.metric, m.field, m.slice,
+             m.known_at DESC, m.measurement_id DESC
+    LIMIT %(limit)s
 """
 
 
-class PostgresReferences:
-    """Frozen references and the counts made with them, through the writer role."""
+class PostgresMeasurements:
+    """Adds through the writer role, lists through the reader role."""
 
-    def __init__(self, writer: Pool, most_rows: int) -> None:
+    def __init__(self, writer: Pool, reader: Pool, most_listed: int) -> None:
         self._writer = writer
-        self._most_rows = most_rows
+        self._reader = reader
+        self._most_listed = most_listed
 
-    def frozen(self, deployment_id: int, model_version_id: int) -> References | None:
-        """The version's reference; None while there is none."""
+    def versions(self, deployment_id: int) -> list[tuple[str, str]]:
+        """Name and version of every model version that ever played a part in the deployment."""
         with self._writer.transaction() as connection:
-            return _frozen(connection, deployment_id, model_version_id)
+            return [(name, version) for name, version in connection.execute(_VERSIONS, (deployment_id,)).fetchall()]
 
-    def freeze(self, deployment_id: int, model_version_id: int, references: References) -> References:
-        """Keeps the reference, unless the version has one: then that one is returned."""
+    def counted(self, deployment_id: int) -> dict[date, tuple[int, datetime]]:
+        """Rows of each event day, over all versions and roles, and when they were last counted."""
         with self._writer.transaction() as connection:
-            connection.execute(_LOCK, (f"{deployment_id}/{model_version_id}",))
-            known = _frozen(connection, deployment_id, model_version_id)
-            if known is not None:
-                return known
-            of = (deployment_id, model_version_id)
-            days = (references.origin, references.first, references.last)
-            rows = [
-                (*of, field, slice_, profile.kind.value, Jsonb(profile.document()), profile.counts.tolist(), profile.n,
-                 profile.missing(profile.counts), *days)
-                for (field, slice_), profile in references.profiles.items()
-            ]  # fmt: skip
-            connection.cursor().executemany(_FREEZE, rows)
-        return references
+            rows = connection.execute(_COUNTED, (deployment_id,)).fetchall()
+        return {day: (int(n), at) for day, n, at in rows}
 
-    def sample(self, deployment_id: int, version: ModelVersion, declared: Monitoring, today: date) -> Sample | None:
-        """The rows that the declaration names, once there are all of them; None before, or where none are named.
-
-        Of more than the settings allow a part is taken, chosen by the predictions' ids.
-        """
-        of = {"deployment": deployment_id, "version": version.model_version_id}
+    def measured(self, deployment_id: int, known_by: KnownBy, at: datetime) -> dict[tuple[WindowKind, date], Run]:
+        """The last run of each window that did not fail, of those with the knowledge of ``at`` or less."""
         with self._writer.transaction() as connection:
-            days = _complete(connection, of, declared.reference, today)
-            if not days:
-                return None
-            total = sum(days.values())
-            most = min(declared.reference.rows or total, total)
-            step = -(-most // self._most_rows)
-            rows: list[tuple[Any, ...]] = []
-            for day in days:
-                left = -(-most // step) - len(rows)
-                rows += connection.cursor(binary=True).execute(
-                    _SAMPLE, {**of, "day": day, "step": step, "most": left}
-                ).fetchall()  # fmt: skip
-        first, last = min(days), max(days)
-        origin = f"{len(rows)} predictions of {first} to {last}"
-        return _sample(version.contract, declared, rows, origin, first, last)
+            rows = connection.execute(_MEASURED, (deployment_id, str(known_by), at)).fetchall()
+        return {
+            (WindowKind(kind), first): Run(
+                deployment_id, Window(WindowKind(kind), first, first), known_at, known_by, started_at
+            )
+            for kind, first, known_at, started_at in rows
+        }
 
-    def counts(
-        self, deployment_id: int, model_version_id: int, first: date, last: date
-    ) -> Iterator[tuple[CountKey, Counted]]:
-        """What was counted of each event day."""
+    def changed(self, contract: str, first: date, last: date, known_by: KnownBy, at: datetime) -> dict[date, Changed]:
+        """Of each event day with outcomes, when the last of them became known."""
+        of = {"contract": contract, "first": first, "last": last, "by": str(known_by), "at": at}
         with self._writer.transaction() as connection:
-            rows = connection.execute(_COUNTS, (deployment_id, model_version_id, first, last)).fetchall()
-        for day, role, field, slice_, counts, n, missing, outside, unseen, late, lowest, highest in rows:
-            counted = Counted(np.array(counts, np.int64), n, missing, outside, unseen, late)
-            if lowest is not None:
-                counted.lowest, counted.highest = lowest, highest
-            yield CountKey(day, role, field, slice_), counted
+            rows = connection.execute(_CHANGED, of).fetchall()
+        return {day: Changed(known, recorded) for day, known, recorded in rows}
+
+    def record(self, run: Run, measurements: Sequence[Measurement]) -> int:
+        """Adds a run and its figures in one commit, and returns how many were new: a figure that was measured with
+        the same knowledge is there already."""
+        window = (str(run.window.kind), run.window.first, run.window.last, run.known_at, str(run.known_by))
+        with self._writer.transaction() as connection:
+            row = connection.execute(
+                _RUN,
+                (
+                    run.deployment_id,
+                    *window,
+                    run.started_at,
+                    run.duration_ms,
+                    run.rows_read,
+                    len(measurements),
+                    run.error,
+                ),
+            ).fetchone()
+            assert row is not None
+            cursor = connection.cursor()
+            cursor.executemany(_MEASUREMENT, [_values(row[0], run.deployment_id, window, m) for m in measurements])
+            return max(cursor.rowcount, 0) if measurements else 0
+
+    def listed(self, where: MeasurementFilter) -> list[dict[str, Any]]:
+        """Measurements, latest windows first. Raises InvalidQuery."""
+        if not 1 <= where.limit <= self._most_listed:
+            raise InvalidQuery(f"a listing has 1 to {self._most_listed} measurements")
+        known = "measurements" if where.history else _KNOWN
+        values: Mapping[str, Any] = {**asdict(where), "known_by": str(where.known_by)}
+        with self._reader.transaction() as connection:
+            cursor = connection.cursor(row_factory=dict_row)
+            return cursor.execute(_LISTED.format(known=known).encode(), values).fetchall()
 
 
-def _frozen(connection: Connection, deployment_id: int, model_version_id: int) -> References | None:
-    rows = connection.execute(_PROFILES, (deployment_id, model_version_id)).fetchall()
-    if not rows:
-        return None
-    profiles = {(field, slice_): Profile.read(body) for field, slice_, body, *_ in rows}
-    return References(profiles, *rows[0][3:])
-
-
-def _complete(
-    connection: Connection, of: Mapping[str, Any], wanted: ReferenceRows, today: date
-) -> dict[date, int] | None:
-    """The event days of the reference and how many rows each has; None where it is not complete yet."""
-    days: dict[date, int] = {}
-    for (day,) in connection.execute(_DAYS, (today,)).fetchall():
-        if wanted.first is not None and wanted.last is not None and not wanted.first <= day <= wanted.last:
-            continue
-        found = connection.execute(_ON_DAY, {**of, "day": day}).fetchone()
-        if found is not None and found[0]:
-            days[day] = found[0]
-        if wanted.rows is not None and sum(days.values()) >= wanted.rows:
-            return days
-        if wanted.days is not None and len(days) == wanted.days:
-            return days if day < today else None
-    return days if wanted.last is not None and wanted.last < today else None
-
-
-def _sample(
-    contract: Contract, declared: Monitoring, rows: Sequence[tuple[Any, ...]], origin: str, first: date, last: date
-) -> Sample:
-    floats, ints, texts = (
-        np.array([row[place] for row in rows], object if place == 2 else np.float64).reshape(len(rows), -1)
-        for place in range(3)
+def _values(run_id: int, deployment_id: int, window: tuple[Any, ...], m: Measurement) -> tuple[Any, ...]:
+    return (
+        *(
+            run_id,
+            deployment_id,
+            m.model_version_id,
+            m.role,
+            m.metric,
+            m.field,
+            m.slice,
+            *window,
+            m.value,
+            m.low,
+            m.high,
+        ),
+        *(m.n, m.reference_n, m.critical, m.p_value, m.q_value, m.floor, m.verdict and str(m.verdict), m.maturity),
     )
-    blocks = {Storage.FLOATS: floats, Storage.INTS: ints, Storage.TEXTS: texts}
-    columns: dict[str, Any] = {}
-    for name, _ in profiled_fields(contract):
-        if name == SCORE and SCORE not in contract.by_name:
-            is_class = contract.output.kind is OutputKind.CLASS
-            answers = [row[4 if is_class else 3] for row in rows]
-            columns[name] = np.array(answers, object if is_class else np.float64)
-            continue
-        storage, place = contract.slots[name]
-        column = blocks[storage][:, place]
-        columns[name] = column.astype(np.float64) if contract.by_name[name].type is FieldType.DECIMAL else column
-    segments = {name: _texts(contract, name, rows) for name in declared.segments}
-    return Sample(columns, segments, origin, first, last)
-
-
-def _texts(contract: Contract, name: str, rows: Sequence[tuple[Any, ...]]) -> Any:
-    storage, place = contract.slots[name]
-    block = (Storage.FLOATS, Storage.INTS, Storage.TEXTS).index(storage)
-    held = [row[block][place] for row in rows]
-    return np.array([None if value is None else str(value) for value in held], object)

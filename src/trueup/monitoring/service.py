@@ -29,13 +29,12 @@ from trueup.monitoring.calibration import Calibration
 from trueup.monitoring.foreseeing import calibration_of, can_foresee, foreseen
 from trueup.monitoring.measuring import Of
 from trueup.monitoring.pairing import compared
-from trueup.monitoring.postgres import PostgresReferences
 from trueup.monitoring.postgres_counting import Counting, PostgresCounting
-from trueup.monitoring.postgres_measurements import PostgresMeasurements
+from trueup.monitoring.postgres_references import PostgresReferences
 from trueup.monitoring.postgres_truth import Asked, PostgresTruth
 from trueup.monitoring.references import Sample, references_of
 from trueup.monitoring.staleness import stale
-from trueup.ports import Clock, ModelRegistry
+from trueup.ports import Clock, MeasurementStore, ModelRegistry
 from trueup.settings import Monitoring as Settings
 
 Told = Callable[[str, int], None]  # what is going on, and how many rows or windows of it are done
@@ -62,7 +61,7 @@ class Measuring:
         references: PostgresReferences,
         counting: PostgresCounting,
         truth: PostgresTruth,
-        measurements: PostgresMeasurements,
+        measurements: MeasurementStore,
         clock: Clock,
         settings: Settings,
     ) -> None:
@@ -250,7 +249,7 @@ class Measuring:
             calibration, known = calibrations[of.model_version_id]
             found += foreseen(of, truth, calibration, found, declared, draws, known)
         if of.role != Role.CHAMPION:
-            pairs = self._truth.pairs(asked, of.model_version_id)
+            pairs = self._truth.pairs(asked, _id(deployment), of.model_version_id)
             found += compared(of, version.contract, pairs, declared, draws, truth.maturity)
         return found
 
