@@ -4,6 +4,7 @@
 2. *outcomes* of the day before each of its days are recorded (the file says what happened).
 3. *train* when the training period is over, and again after a gap in the files.
 4. *score* each of the file's days with what is published by then, and book.
+5. *measure* every half-month of which the file says something new, with what is known on that day.
 
 A rerun repeats every step under the same names, so the ledger gains no row.
 """
@@ -13,7 +14,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
+from datetime import time as time_of_day
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -22,14 +24,28 @@ import numpy as np
 
 import trueup
 from trueup.contracts.horizon import holidays_of
+from trueup.domain.monitoring import Breach, KnownBy, Monitoring, ReferenceRows, WindowKind
 from trueup.errors import InvalidInput
 from trueup_examples.settlement_fails.features import History
 from trueup_examples.settlement_fails.files import FailsFile, list_files, read_file
-from trueup_examples.settlement_fails.train import Examples, contract, train
+from trueup_examples.settlement_fails.train import Examples, contract, reference, train
 
 DEPLOYMENT = "settlement-fails"
 GAP_DAYS = 60  # between published files: then the model is trained again
 TRAIN_SHARE = 0.45  # of the files, when no day is given
+
+SERVING = trueup.Serving(
+    threads=1,
+    required=("log_value",),
+    fallback=trueup.Fallback("last_value", 100_000.0, low=0.05, high=0.8),
+    monitoring=Monitoring(
+        reference=ReferenceRows(training=True),
+        windows=(WindowKind.HALF_MONTH,),
+        top_k=200,
+        breaches={"auc": Breach(below=0.85), "ece": Breach(above=0.05)},
+        late_after_days=40,  # files are published up to a month after the days that they tell of
+    ),
+)
 
 Progress = Callable[[str, int, int], None]
 
@@ -86,6 +102,8 @@ class Replay:
                 version += 1
                 self._train(version, published)
             self._publish(file, score=late, number=number)
+            if late:
+                self._measure(published)
             before = published
         return self.totals
 
@@ -139,6 +157,12 @@ class Replay:
         self.totals.repeated += scores.repeated
         self._scored.add(place)
 
+    def _measure(self, published: date) -> None:
+        """As it was known in the evening of the day of publication."""
+        self._progress("measure", 0, 0)
+        evening = datetime.combine(published, time_of_day(23, 59), UTC)
+        self._up.monitor(DEPLOYMENT, at=evening, known_by=KnownBy.OBSERVED)
+
     def _train(self, number: int, published: date) -> None:
         """Trains on what was published before, unless this version was deployed by an earlier run."""
         version = f"{number}-{published}"
@@ -152,13 +176,10 @@ class Replay:
             model=model,
             version=version,
             libraries=libraries,
-            serving=trueup.Serving(
-                threads=1,
-                required=("log_value",),
-                fallback=trueup.Fallback("last_value", 100_000.0, low=0.05, high=0.8),
-            ),
+            serving=SERVING,
             by="settlement-fails demonstration",
         )
+        self._up.reference(DEPLOYMENT, reference(model, self._examples), version=version)
 
     def _known_versions(self) -> set[str]:
         rows = self._up.query("SELECT champion FROM deployment_history WHERE name = %(name)s", name=DEPLOYMENT)

@@ -14,7 +14,7 @@ from trueup_examples.settlement_fails.html import page
 from trueup_examples.settlement_fails.replay import Totals
 from trueup_examples.showing import Working, number, share
 
-_STEPS = {"learn": "reading history", "train": "training", "score": "scoring and booking"}
+_STEPS = {"learn": "reading history", "train": "training", "score": "scoring and booking", "measure": "measuring"}
 
 
 class Screen(Working):

@@ -19,6 +19,7 @@ from trueup_examples.settlement_fails.features import LARGE
 
 ROUNDS = 60
 MAX_ROWS = 1_500_000  # newest first
+REFERENCE_ROWS = 100_000
 PARAMETERS = {
     "objective": "binary:logistic",
     "tree_method": "hist",
@@ -56,6 +57,14 @@ class Examples:
     def __len__(self) -> int:
         return sum(map(len, self.labels))
 
+    def sample(self, most: int) -> NDArray[np.float32]:
+        """At most so many rows, drawn at random, always the same."""
+        matrix = np.vstack(self.matrices)
+        if len(matrix) <= most:
+            return matrix
+        rows: NDArray[np.float32] = matrix[np.random.default_rng(7).choice(len(matrix), most, replace=False)]
+        return rows
+
 
 @cache
 def contract_features() -> tuple[trueup.Field, ...]:
@@ -75,3 +84,15 @@ def train(examples: Examples, store: Path) -> tuple[Any, dict[str, str]]:
     booster = xgboost.train({**PARAMETERS, "nthread": cores}, data, ROUNDS)
     log_to_mlflow(booster, label, store, experiment="settlement-fails", parameters={**PARAMETERS, "rounds": ROUNDS})
     return booster, library_versions()
+
+
+def reference(model: Any, examples: Examples) -> dict[str, NDArray[Any]]:
+    """What production is compared with: training rows as the contract names their columns, and the model's answers."""
+    sample = examples.sample(REFERENCE_ROWS)
+    columns: dict[str, NDArray[Any]] = {
+        f.name: sample[:, place] != 0 if f.type is trueup.FieldType.BOOL else sample[:, place].astype(np.float64)
+        for place, f in enumerate(contract_features())
+    }
+    if hasattr(model, "inplace_predict"):
+        columns["score"] = model.inplace_predict(sample).astype(np.float64)
+    return columns
