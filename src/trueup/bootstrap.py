@@ -20,6 +20,7 @@ from trueup.ledger.spool_lookup import Lookup
 from trueup.ledger.streaming import PostgresStreams
 from trueup.ledger.urls import Urls, external_urls
 from trueup.ledger.views import make_contract_view
+from trueup.outcomes.acting import PostgresActions
 from trueup.outcomes.postgres import PostgresOutcomes
 from trueup.ports import Scorer
 from trueup.postgres import Pool
@@ -52,6 +53,7 @@ class Services:
     registry: PostgresRegistry
     ledger: PostgresStreams
     outcomes: PostgresOutcomes
+    actions: PostgresActions
     queries: PostgresQueries
     scoring: Scoring
     deploying: Deploying
@@ -173,6 +175,7 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
         registry=registry,
         ledger=ledger,
         outcomes=PostgresOutcomes(writer),
+        actions=PostgresActions(writer),
         queries=PostgresQueries(reader, limits),
         scoring=Scoring(registry, observed, _loading(loader), utc_now, limits, telemetry.metrics),
         deploying=Deploying(registry, artifacts, _parity_check(loader)),

@@ -93,6 +93,16 @@ def fitting(decoded: Decoded, contract: Contract, label: str | None = None) -> D
     return _without(decoded, bad)
 
 
+def stated(decoded: Decoded, state: OutcomeState | None) -> Decoded:
+    """With ``state`` for the rows that name none, where the door names one for all."""
+    rows = decoded.columns
+    if state is None or not len(rows):
+        return decoded
+    texts = rows.texts.copy()
+    texts[rows.nulls("state"), rows.contract.slots["state"][1]] = str(state)
+    return replace(decoded, columns=replace(rows, texts=texts))
+
+
 def outcome_batches(
     contract: Contract,
     rows: Columns,

@@ -9,12 +9,14 @@ from typing import NoReturn
 import typer
 
 from trueup.doors.cli import (
+    actions,
     contracts,
     database,
     deploying,
     keys,
     letters,
     listing,
+    outcomes,
     reconciling,
     running,
     scoring,
@@ -55,6 +57,8 @@ def application() -> typer.Typer:
     app.add_typer(keys.app, name="keys")
     app.add_typer(spooling.app, name="spool")
     app.add_typer(letters.app, name="dlq")
+    app.add_typer(outcomes.app, name="outcomes")
+    app.add_typer(actions.app, name="action")
     return app
 
 
