@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from datetime import datetime
 from typing import Annotated
 
@@ -53,6 +52,7 @@ def add(
     from uuid import UUID, uuid4
 
     import trueup
+    from trueup.doors.cli.settings import actor as user
     from trueup.doors.cli.settings import read_settings
     from trueup.errors import InvalidInput
 
@@ -60,7 +60,7 @@ def add(
         done = trueup.Action(
             key=key or str(uuid4()),
             action=action,
-            actor=actor or getpass.getuser(),
+            actor=actor or user(),
             business_key=business_key,
             event_day=None if event_day is None else event_day.date(),
             prediction_id=None if prediction is None else UUID(prediction),
@@ -72,7 +72,7 @@ def add(
         why = "a prediction id is a UUID" if "UUID" in str(error) else str(error)
         raise InvalidInput(why, next_step="name the item by --business-key and --event-day, or --prediction") from None
     with trueup.connect(read_settings()) as up:
-        receipt = up.act(deployment, [done], by=getpass.getuser())
+        receipt = up.act(deployment, [done], by=user())
     if as_json:
         print_json({"key": done.key, "added": receipt.added, "repeated": receipt.repeated})
     else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from trueup.doors.cli.errors import BAD_INPUT
 from trueup.doors.cli.output import JsonOption, print_json, print_table, say
 from trueup.doors.cli.reading import FormatOption, format_of, progress
 
@@ -119,6 +120,28 @@ def show(
         print_json(rows)
     else:
         print_table(rows, columns=_COLUMNS, title=f"outcomes of {business_key}")
+
+
+@app.command(epilog="Example:  TRUEUP_PULLS='{\"csd\": {...}}' trueup outcomes pull csd --json")
+def pull(
+    name: Annotated[str, typer.Argument(help="Which of the pulls that TRUEUP_PULLS declares.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Pull what is new from a source database now. Running it again, or twice at once, records nothing twice.
+
+    Exits with 3 when rows were no outcomes; they are in the view `outcome_refusals`, the others are recorded.
+    """
+    import trueup
+    from trueup.doors.cli.settings import read_settings
+
+    with trueup.connect(read_settings()) as up:
+        pulled = up.services.pulls.run(name)
+    if as_json:
+        print_json({name: getattr(pulled, name) for name in ("rows", "first", "revised", "refused")})
+    else:
+        say(str(pulled))
+    if pulled.refused:
+        raise typer.Exit(BAD_INPUT)
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
