@@ -35,7 +35,9 @@ from trueup.monitoring.service import Measuring
 from trueup.notifying.postgres import PostgresOutbox
 from trueup.notifying.receivers import declared
 from trueup.notifying.sending import Sending
+from trueup.outcomes.acting import PostgresActions
 from trueup.outcomes.postgres import PostgresOutcomes
+from trueup.outcomes.pulling import Pulls
 from trueup.ports import Scorer
 from trueup.postgres import Pool
 from trueup.registry.artifacts import ArtifactFolder
@@ -68,6 +70,8 @@ class Services:
     ledger: PostgresStreams
     outcomes: PostgresOutcomes
     outbox: PostgresOutbox
+    actions: PostgresActions
+    pulls: Pulls
     queries: PostgresQueries
     gauges: PostgresGauges
     scoring: Scoring
@@ -193,6 +197,7 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
     ledger = PostgresStreams(writer, reader, limits)
     telemetry = Telemetry(limits.metric_deployments)
     observed = ObservedLedger(ledger, telemetry.metrics)
+    outcomes = PostgresOutcomes(writer)
     return Services(
         settings=settings,
         urls=urls,
@@ -200,6 +205,9 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
         ledger=ledger,
         outcomes=PostgresOutcomes(writer),
         outbox=PostgresOutbox(writer, settings.notify),
+        outcomes=outcomes,
+        actions=PostgresActions(writer),
+        pulls=Pulls(settings.pulls, writer, outcomes, registry.contract, limits),
         queries=PostgresQueries(reader, limits),
         gauges=PostgresGauges(writer),
         scoring=Scoring(registry, observed, _loading(loader), utc_now, limits, telemetry.metrics),

@@ -16,6 +16,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from trueup.domain.action import ActionReceipt, ActionsOf
 from trueup.domain.batch import (
     Booking,
     Columns,
@@ -256,6 +257,12 @@ class MeasurementStore(Protocol):
 
     def listed(self, where: MeasurementFilter) -> list[dict[str, Any]]:
         """Measurements, latest windows first. Raises InvalidQuery."""
+class ActionStore(Protocol):
+    """What was done about items."""
+
+    def record(self, given: ActionsOf) -> ActionReceipt:
+        """Adds actions whose key is new, all in one commit. Raises Conflict where a key has another action, NotFound
+        for a prediction that the deployment has not, LedgerUnavailable."""
         ...
 
 

@@ -11,6 +11,7 @@ import typer
 from trueup.doors.cli import (
     alerts,
     clock,
+    actions,
     contracts,
     database,
     deploying,
@@ -19,6 +20,7 @@ from trueup.doors.cli import (
     listing,
     messages,
     monitoring,
+    outcomes,
     reconciling,
     running,
     scoring,
@@ -63,6 +65,8 @@ def application() -> typer.Typer:
     app.add_typer(alerts.app, name="alert")
     app.add_typer(messages.app, name="message")
     app.add_typer(clock.app, name="jobs")
+    app.add_typer(outcomes.app, name="outcomes")
+    app.add_typer(actions.app, name="action")
     return app
 
 
