@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from telling import message
+from receiving import message
 from trueup.ledger.urls import Urls
 from trueup.notifying.memory import MemoryOutbox
 from trueup.notifying.outbox import Claimed

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from brokers import Cluster
-from telling import HttpReceiver, MailReceiver, http_receiver, mail_receiver
+from receiving import HttpReceiver, MailReceiver, http_receiver, mail_receiver
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "notify-a-channel.md"
 MAIL, WEBHOOK, CHATS, ALERTMANAGER, TOPIC = re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

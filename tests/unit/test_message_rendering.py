@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from telling import ALERTS
+from receiving import ALERTS
 from trueup.errors import InvalidFile
 from trueup.notifying.rendering import Rendered, Rendering
 from trueup.settings import Notifying

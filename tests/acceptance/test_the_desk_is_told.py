@@ -12,7 +12,7 @@ import pytest
 from pytest_bdd import given, parsers, scenarios, then, when
 
 import trueup
-from telling import ALERTS, HttpReceiver, MailReceiver, http_receiver, mail_receiver, until
+from receiving import ALERTS, HttpReceiver, MailReceiver, http_receiver, mail_receiver, until
 from trueup.bootstrap import Services, open_sending, wired
 from trueup.domain.message import Message
 from trueup.ledger.urls import Urls
