@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -182,7 +183,7 @@ class TestEveryOutbox:
             subject="a\r\nBcc: b@example.org\0" * 100,
             text="\ud800 \0" + "x" * 100_000,
             html="<p>" + "x" * 500_000,
-            payload={"alerts": [{"labels": {"n\0": float("nan"), "long": "y" * 1_000}}] * 1_000},
+            payload={"alerts": [{"labels": {"n\0": float("nan"), "long": "y" * 1_000}, "value": 10**5_000}] * 1_000},
             attachments=(
                 Attachment("../../etc/passwd\r\n", "text/csv; x\r\n", b"x"),
                 Attachment("b", "no", b"x" * 2**24),
@@ -198,6 +199,12 @@ class TestEveryOutbox:
         assert found.html == ""
         assert len(found.payload["alerts"]) + found.payload["truncatedAlerts"] == 1_000
         assert [(f.name, f.media_type) for f in found.attachments] == [(".._.._etc_passwd", "text/csv")]
+
+    def test_names_may_be_as_long_as_they_like(self, box: Box):
+        long = "".join(map(chr, random.Random(1).sample(range(0x20000, 0x2A6D6), 5_000)))  # four bytes each
+        assert box.add(message(long, receiver=long, ordering=long, kind=long)) == 1
+        (receiver,) = box.outbox.due()
+        assert box.claim(receiver).message.ordering
 
     def test_claimers_at_once_take_each_message_once_and_in_order(self, box: Box):
         box.add(*(message(f"{group}{i}", ordering=group) for i in range(5) for group in ("a", "b", "c")))

@@ -22,7 +22,7 @@ from confluent_kafka import Consumer
 
 from brokers import Cluster, free_ports
 from certificates import Authority
-from telling import (
+from receiving import (
     ALERTS,
     PASSWORD,
     HttpReceiver,

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telling import message
+from receiving import message
 from trueup.domain.message import Attachment, Message
 from trueup.notifying.bounding import KEY_CHARS, bounded
 from trueup.notifying.outbox import identity_of, wait_s

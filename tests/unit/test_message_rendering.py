@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from telling import ALERTS
+from receiving import ALERTS
 from trueup.errors import InvalidFile
 from trueup.notifying.rendering import Rendered, Rendering
 from trueup.settings import Notifying
@@ -93,9 +93,15 @@ def test_templates_of_ones_own_come_first(tmp_path: Path):
     assert shown.subject == "[FIRING] ScoreDrift (warning): scores drift"
 
 
+def test_figures_can_be_rounded(tmp_path: Path):
+    (tmp_path / "alert.txt").write_text("{{ alerts[0].value|round(1) }} {{ 1.26|round(999999999) }}")
+    assert rendered(templates=tmp_path).text == "0.3 1.26\n"
+
+
 def test_one_that_fails_gives_way_to_the_shipped_one(tmp_path: Path):
-    (tmp_path / "alert.txt").write_text("{{ alerts + 1 }}")
-    assert rendered(templates=tmp_path).text == rendered().text
+    for template in ("{{ alerts + 1 }}", "{{ 1 / 0 }}", "{{ 1|round(1, 'floor') }}", "{{ missing.value.value }}"):
+        (tmp_path / "alert.txt").write_text(template)
+        assert rendered(templates=tmp_path).text == rendered().text
 
 
 @pytest.mark.parametrize(
@@ -114,6 +120,7 @@ def test_one_that_fails_gives_way_to_the_shipped_one(tmp_path: Path):
         "{% for a in alerts recursive %}{{ loop(alerts) }}{% endfor %}",
         "{% for a in alerts %}" * 4 + "{% endfor %}" * 4,
         "{{ 1|center(100000000) }}",
+        "{{ status|join(status) }}",
         "{{ unclosed",
         "x" * 70_000,
     ],
@@ -135,3 +142,8 @@ def test_what_templates_write_is_cut(tmp_path: Path):
     (tmp_path / "alert.txt").write_text(loops)
     many = {**ALERTS, "alerts": ALERTS["alerts"] * 500, "commonAnnotations": {"summary": "s" * 2_000}}
     assert len(rendered(many, templates=tmp_path, rendered_alerts=1_000).text) <= 20_000
+
+
+def test_who_wants_no_html_has_an_empty_template(tmp_path: Path):
+    (tmp_path / "alert.html").write_text("")
+    assert rendered(templates=tmp_path).html == ""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from telling import message, until
+from receiving import message, until
 from trueup.domain.message import Message
 from trueup.errors import MissingExtra, Undelivered
 from trueup.notifying.jobs import jobs, told

@@ -19,6 +19,7 @@ CUT = " [cut]"
 KEY_CHARS = 400
 NAME_CHARS = 200
 DEPTH = 12
+INTEGER_BITS = 1_024
 _LINE_ENDS = dict.fromkeys((*range(32), *range(127, 160), 0x2028, 0x2029), " ")
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
 
@@ -66,9 +67,11 @@ def cut(text: str, most: int) -> str:
 
 
 def plain(value: Any, depth: int = DEPTH) -> Any:
-    """The value as JSON has it: NaN and infinities are null, and what is deeper than ``DEPTH`` as well."""
-    if value is None or isinstance(value, bool | int):
+    """The value as JSON has it: NaN, infinities and endless integers are null, and what is deeper than ``DEPTH``."""
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, int):
+        return value if value.bit_length() <= INTEGER_BITS else None
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if depth == 0:

@@ -32,11 +32,12 @@ _DUE = """
     SELECT receiver, count(*) FROM ledger.messages
     WHERE state = 'waiting' AND due_at <= now() AND (leased_until IS NULL OR leased_until <= now()) GROUP BY receiver
 """
-# A sender that died cannot tell; a message that kills its senders must not be taken for ever.
+# A sender that died cannot tell; a message that kills its senders must not be taken for ever. What is leased waits (a
+# CHECK), and that is not said here so that only the index of leases fits.
 _GIVE_UP_LOST = """
     UPDATE ledger.messages
     SET state = 'given_up', ended_at = now(), lease = NULL, leased_until = NULL, last_error = %(why)s
-    WHERE receiver = %(receiver)s AND state = 'waiting' AND leased_until <= now() AND attempts >= %(attempts)s
+    WHERE receiver = %(receiver)s AND lease IS NOT NULL AND leased_until <= now() AND attempts >= %(attempts)s
 """
 _CLAIM = """
     WITH next AS (

@@ -53,7 +53,15 @@ messages = Table(
     ),
     CheckConstraint("attempts >= 0", name="messages_attempts"),
 )
-Index("messages_waiting", messages.c.receiver, messages.c.message_id, postgresql_where=text("state = 'waiting'"))
+Index(
+    "messages_waiting",
+    messages.c.receiver,
+    messages.c.due_at,
+    messages.c.message_id,
+    postgresql_where=text("state = 'waiting'"),
+)
+# Those whose sender may have died.
+Index("messages_leased", messages.c.receiver, messages.c.leased_until, postgresql_where=text("lease IS NOT NULL"))
 # Whether an earlier one of the same order still waits.
 Index(
     "messages_in_order",

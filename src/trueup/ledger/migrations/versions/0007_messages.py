@@ -46,7 +46,8 @@ def upgrade() -> None:
         schema="ledger",
     )
     for name, columns, where in (
-        ("messages_waiting", ["receiver", "message_id"], "state = 'waiting'"),
+        ("messages_waiting", ["receiver", "due_at", "message_id"], "state = 'waiting'"),
+        ("messages_leased", ["receiver", "leased_until"], "lease IS NOT NULL"),
         ("messages_in_order", ["receiver", "ordering", "message_id"], "state = 'waiting' AND ordering <> ''"),
         ("messages_ended_at", ["ended_at"], "state <> 'waiting'"),
     ):
