@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from clocks import Field, stopped, until
 from databases import away
 from trueup.domain.job import Job, Missed
 from trueup.doors.clock import queue
-from trueup.errors import Conflict, NotFound
+from trueup.doors.clock.runs import Runs
+from trueup.errors import Conflict, Fenced, NotFound
 from trueup.ledger.embedded import EmbeddedPostgres
 from trueup.ledger.urls import Urls
 
@@ -62,6 +64,30 @@ def test_a_run_of_a_killed_worker_is_taken_up_again(place: Field):
     assert place.execute("SELECT count(*), count(DISTINCT due) FROM worked WHERE due = %s", found[2]) == [(2, 1)]
 
 
+def test_workers_that_are_killed_again_and_again_lose_and_double_no_moment(place: Field):
+    place.described = many(20, missed="all", seconds=0.1)
+    place.bounds = {"attempts": 100}
+    place.declare()
+    place.fall_behind(timedelta(minutes=10))
+    for _ in range(6):
+        ended = len(place.runs("ok"))
+        with place.process() as one, place.process() as two:
+            until(lambda ended=ended: len(place.runs("ok")) >= ended + 5)
+            for process in (one, two):
+                process.kill()
+    with place.working(2):
+        until(lambda: len(place.runs("ok")) >= 200, 90)
+        until(lambda: not place.runs("queued", "running"))
+    assert place.execute("SELECT count(*) FROM (SELECT DISTINCT name, subject, due FROM worked) AS w")[0] >= (200,)
+    again = place.execute(
+        "SELECT subject, due FROM worked JOIN ledger.clock_runs r USING (name, subject, due)"
+        " GROUP BY name, subject, due, r.attempts HAVING count(*) > r.attempts"
+    )
+    assert again == []
+    assert place.runs("failed") == []
+    assert place.overlaps() == []
+
+
 def test_a_job_that_kills_its_worker_each_time_is_given_up(place: Field):
     place.bounds = {"attempts": 2, "stale_s": 0.5}
     place.described = [{"name": "test", "ending": "dies"}, {"name": "other"}]
@@ -88,11 +114,32 @@ def test_a_worker_that_goes_on_after_its_run_was_taken_up_changes_nothing(place:
         first, second = zombie.runs.begin(run_id), other.runs.begin(run_id)
         assert first is not None
         assert second is not None
-        zombie.runs.end(first, 1.0, error="too late")
-        assert place.runs("failed") == []
+        for late in (lambda: zombie.runs.end(first, 1.0, error="too late"), lambda: zombie.runs.pause(first, "late")):
+            with pytest.raises(Fenced):
+                late()
+        assert len(place.runs("running")) == 1
         other.runs.end(second, 2.0, said="right")
         assert zombie.runs.begin(run_id) is None
     assert [said for *_, said, _ in place.runs("ok")] == ["right"]
+
+
+def test_the_entry_of_a_run_that_was_taken_up_is_not_forgotten_by_the_first(place: Field):
+    """Else the run would be without an entry while it is at work, and be begun a third time."""
+    place.described = [{"name": "test"}]
+    taking_up: list[Runs] = []
+
+    def run(due: datetime) -> str:
+        taking_up.pop().begin(place.execute("SELECT run_id FROM ledger.clock_runs")[0][0])
+        return "too late"
+
+    jobs = [Job("test", "", "every 1m", run)]
+    with place.opened(jobs) as zombie, place.opened(jobs) as other:
+        taking_up.append(other.runs)
+        place.fall_behind(timedelta(minutes=1))
+        assert zombie.server.run(once=True)
+    assert len(place.runs("running")) == 1
+    assert place.execute("SELECT status::text FROM clock.procrastinate_jobs") == [("doing",)]
+    assert not zombie.handlers.ended
 
 
 def test_missed_moments_are_rows_and_are_caught_up_as_declared(place: Field):
@@ -210,13 +257,19 @@ def test_a_second_signal_ends_at_once(place: Field):
 
 
 def test_the_database_is_away_for_a_while_and_nothing_is_lost_or_doubled(place: Field, server: EmbeddedPostgres):
-    place.described = [{"name": "test", "subject": "long", "seconds": 2.0}, *many(40, seconds=0.1, missed="all")]
+    place.described = [
+        {"name": "test", "subject": "long", "seconds": 5.0, "schedule": "every 24h"},
+        *many(40, seconds=0.1, missed="all"),
+    ]
     place.declare()
-    place.fall_behind(timedelta(minutes=3))
+    place.fall_behind(timedelta(days=1))
+    place.bounds = {"catch_up": 3}
     with place.working(2) as made:
         until(lambda: len(place.runs("ok")) >= 3)
+        until(lambda: place.execute("SELECT 1 FROM worked WHERE subject = 'long'"))
         with away(server, place.urls):
             until(lambda: not any(one.server.is_ready for one in made))
+            time.sleep(2.0)  # longer than after which a worker counts as dead
         until(lambda: all(one.server.is_ready for one in made))
         until(lambda: not place.execute("SELECT 1 FROM ledger.clock_jobs WHERE next_due < now()"), 60)
         until(lambda: not place.runs("queued", "running"), 60)
@@ -226,6 +279,7 @@ def test_the_database_is_away_for_a_while_and_nothing_is_lost_or_doubled(place: 
     )
     assert doubled == []
     assert place.overlaps() == []
+    assert place.execute("SELECT attempts FROM trueup.clock_runs WHERE subject = 'long' AND outcome = 'ok'") == [(1,)]
     ended = place.execute("SELECT count(*) FROM trueup.clock_runs WHERE outcome IN ('ok', 'failed')")[0][0]
     assert ended >= 120
     assert place.execute("SELECT count(*) FROM clock.procrastinate_jobs") == [(0,)]

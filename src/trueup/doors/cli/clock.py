@@ -94,11 +94,11 @@ def history(
     limit: Annotated[int, typer.Option(help="At most so many rows.", min=1, max=10_000)] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """List what became of due moments, the latest first."""
+    """List what became of due moments, those planned last first."""
     found = _rows(
         "SELECT * FROM clock_runs WHERE (%(name)s::text IS NULL OR name = %(name)s)"
         " AND (%(subject)s::text IS NULL OR subject = %(subject)s)"
-        " AND (%(outcome)s::text IS NULL OR outcome = %(outcome)s) ORDER BY due DESC, run_id DESC LIMIT %(limit)s",
+        " AND (%(outcome)s::text IS NULL OR outcome = %(outcome)s) ORDER BY run_id DESC LIMIT %(limit)s",
         {"name": name, "subject": subject, "outcome": outcome, "limit": limit},
     )
     if as_json:

@@ -42,7 +42,8 @@ class Handlers:
     def handle(self, run_id: int) -> datetime | None:
         """Runs it, unless it has ended already; returns when to try it again, if so.
 
-        While the database is away the end waits to be recorded. Raises Unavailable when the worker gives that up.
+        While the database is away the end waits to be recorded. Raises Unavailable when the worker gives that up, and
+        Fenced where another worker has begun it meanwhile: its entry in the queue is that worker's.
         """
         begun = self._patiently(lambda: self._runs.begin(run_id))
         if begun is None:

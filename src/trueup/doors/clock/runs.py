@@ -15,7 +15,7 @@ from trueup.doors.clock import statements
 from trueup.doors.clock.planning import Plan, plan
 from trueup.doors.clock.queue import LOCK, enqueue, living, withdraw
 from trueup.doors.clock.schedule import later_by, schedule
-from trueup.errors import Conflict, InvalidInput, NotFound
+from trueup.errors import Conflict, Fenced, InvalidInput, NotFound
 from trueup.postgres import Connection, Pool
 from trueup.settings import Clock
 from trueup.telemetry import log
@@ -116,11 +116,12 @@ class Runs:
         return None if row is None else Begun(run_id, *row)
 
     def end(self, begun: Begun, took_s: float, *, said: str | None = None, error: str | None = None) -> None:
-        """Records how it ended, unless another worker has begun it since."""
+        """Records how it ended. Raises Fenced where another worker has begun it since: then nothing is recorded."""
         now = self._clock()
         outcome = "ok" if error is None else "failed"
         with self._writer.transaction() as connection:
-            connection.execute(statements.END, (outcome, now, took_s, said, error, begun.run_id, begun.attempt))
+            ended = connection.execute(statements.END, (outcome, now, took_s, said, error, begun.run_id, begun.attempt))
+            _counts(ended.rowcount)
             row = connection.execute(
                 "SELECT schedule FROM ledger.clock_jobs WHERE name = %s AND subject = %s", (begun.name, begun.subject)
             ).fetchone()
@@ -129,13 +130,10 @@ class Runs:
                 connection.execute(statements.LATER, (late, begun.name, begun.subject))
 
     def pause(self, begun: Begun, error: str) -> None:
-        """Puts it back to be tried again."""
+        """Puts it back to be tried again. Raises Fenced as ``end`` does."""
         with self._writer.transaction() as connection:
-            connection.execute(
-                "UPDATE ledger.clock_runs SET outcome = 'queued', error = %s"
-                " WHERE run_id = %s AND attempts = %s AND outcome = 'running'",
-                (error, begun.run_id, begun.attempt),
-            )
+            paused = connection.execute(statements.PAUSE, (error, begun.run_id, begun.attempt))
+            _counts(paused.rowcount)
 
     def overran(self, run_id: int) -> None:
         """Records that it runs for longer than is allowed."""
@@ -160,6 +158,11 @@ class Runs:
         with self._writer.connection() as connection:
             row = connection.execute(statements.WAITING, {"now": until, **_columns(known)}).fetchone()
         return row is not None and not row[0]
+
+
+def _counts(rows: int) -> None:
+    if rows == 0:
+        raise Fenced("another worker has taken it up")
 
 
 def _first(job: Job, now: datetime) -> tuple[datetime | None, datetime | None]:

@@ -200,8 +200,8 @@ class ClockServer:
                 await asyncio.to_thread(self._runs.overran, entry.run_id)
         try:
             at = await run
-        except Unavailable:
-            return  # it gave up: the row is open, and whoever takes the entry up goes on
+        except (Unavailable, Fenced):
+            return  # the row is open, and the entry is whose turn it is: who takes it up, or has taken it up
         await self._told(entry, at)
 
     async def _told(self, entry: Entry, at: datetime | None) -> None:

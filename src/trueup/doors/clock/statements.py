@@ -7,9 +7,9 @@ DECLARE = """
     VALUES (%s, %s, %s, %s, %s, %s)
     ON CONFLICT (name, subject) DO UPDATE SET
         schedule = excluded.schedule, missed = excluded.missed, declared_at = now(), retired_at = NULL,
-        next_due = CASE WHEN j.schedule = excluded.schedule AND j.retired_at IS NULL
+        next_due = CASE WHEN j.schedule = excluded.schedule AND j.retired_at IS NULL AND j.next_due IS NOT NULL
                         THEN j.next_due ELSE excluded.next_due END,
-        late_at = CASE WHEN j.schedule = excluded.schedule AND j.retired_at IS NULL
+        late_at = CASE WHEN j.schedule = excluded.schedule AND j.retired_at IS NULL AND j.next_due IS NOT NULL
                        THEN j.late_at ELSE excluded.late_at END
 """
 RETIRE = """
@@ -60,6 +60,10 @@ BEGIN = """
 """
 END = """
     UPDATE ledger.clock_runs SET outcome = %s, finished_at = %s, duration_s = %s, said = %s, error = %s
+    WHERE run_id = %s AND attempts = %s AND outcome = 'running'
+"""
+PAUSE = """
+    UPDATE ledger.clock_runs SET outcome = 'queued', error = %s
     WHERE run_id = %s AND attempts = %s AND outcome = 'running'
 """
 LATER = """
