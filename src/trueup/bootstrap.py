@@ -27,6 +27,8 @@ from trueup.registry.artifacts import ArtifactFolder
 from trueup.registry.deploying import Deploying
 from trueup.registry.loader import Loader
 from trueup.registry.postgres import PostgresRegistry
+from trueup.reports.postgres import PostgresRuns
+from trueup.reports.running import Reports
 from trueup.scoring import parity, scorers
 from trueup.scoring.service import Scoring
 from trueup.settings import Limits, Settings
@@ -55,6 +57,7 @@ class Services:
     queries: PostgresQueries
     scoring: Scoring
     deploying: Deploying
+    reports: Reports
     telemetry: Telemetry
     embedded: EmbeddedPostgres | None
     _pools: tuple[Pool, ...]
@@ -167,15 +170,17 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
     ledger = PostgresStreams(writer, reader, limits)
     telemetry = Telemetry(limits.metric_deployments)
     observed = ObservedLedger(ledger, telemetry.metrics)
+    queries = PostgresQueries(reader, limits)
     return Services(
         settings=settings,
         urls=urls,
         registry=registry,
         ledger=ledger,
         outcomes=PostgresOutcomes(writer),
-        queries=PostgresQueries(reader, limits),
+        queries=queries,
         scoring=Scoring(registry, observed, _loading(loader), utc_now, limits, telemetry.metrics),
         deploying=Deploying(registry, artifacts, _parity_check(loader)),
+        reports=Reports(queries, PostgresRuns(writer), settings.reports, utc_now),
         telemetry=telemetry,
         embedded=embedded,
         _pools=(owner, writer, reader),

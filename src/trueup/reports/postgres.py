@@ -42,6 +42,7 @@ class _Body:
 
     look: Look
     results: tuple[Result, ...]
+    parameters: dict[str, Any]  # in the file's order, which a column of jsonb does not keep
 
 
 _DECODER = msgspec.json.Decoder(_Body)
@@ -90,7 +91,7 @@ def digest_of(text: str) -> str:
 
 def _row(run: ReportRun) -> dict[str, Any]:
     asked = run.asked
-    body = zlib.compress(msgspec.json.encode(_Body(run.look, run.results)), level=6)
+    body = zlib.compress(msgspec.json.encode(_Body(run.look, run.results, dict(asked.parameters))), level=6)
     return {
         "run_id": run.run_id,
         "name": asked.name,
@@ -113,8 +114,8 @@ def _row(run: ReportRun) -> dict[str, Any]:
 
 def _run(row: Sequence[Any]) -> ReportRun:
     run_id, name, title, file_digest, parameters, as_known_at, known_by, by, due_at, started_at, took, error, body = row
-    kept = _Body(Look(title), ()) if body is None else _DECODER.decode(zlib.decompress(body))
-    asked = Asked(name, parameters, _utc(as_known_at), known_by, by, None if due_at is None else _utc(due_at))
+    kept = _Body(Look(title), (), parameters) if body is None else _DECODER.decode(zlib.decompress(body))
+    asked = Asked(name, kept.parameters, _utc(as_known_at), known_by, by, None if due_at is None else _utc(due_at))
     return ReportRun(run_id, asked, kept.look, file_digest, _utc(started_at), took, kept.results, error or "")
 
 

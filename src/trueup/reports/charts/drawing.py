@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from xml.etree import ElementTree as Xml
 
-from trueup.domain.report import CellKind, Chart, ChartKind, Column, Result, Shown
+from trueup.domain.report import CellKind, Chart, ChartKind, Result, Shown
 from trueup.reports.charts.marks import MARKS, Frame, add, colour
 from trueup.reports.charts.scales import Bands, Scale, linear, moments
 from trueup.reports.charts.series import Drawn, drawn
 from trueup.reports.writing import short, writer
 
 _CHAR = 6.0  # width of a character of a label, about
-_WIDE, _SMALL = (760.0, 280.0), (372.0, 190.0)
+_WIDE, _HALF, _SMALL = (1000.0, 290.0), (500.0, 235.0), (330.0, 185.0)
 _LINE = 18.0
 _MAX_LABEL = 26
 _HEAT_ROW = 24.0
@@ -27,15 +27,24 @@ class Picture:
     facet: str
 
 
-def pictures(chart: Chart, result: Result, shown: Shown, identity: str) -> list[Picture]:
+def pictures(
+    chart: Chart, result: Result, columns: Mapping[str, Shown], identity: str, *, is_alone: bool = True
+) -> list[Picture]:
     """The chart's pictures; ``identity`` begins the ids within them. None where there are no rows.
 
-    ``shown`` is how the (first) y column is shown. Raises InvalidQuery where the rows do not fit the chart.
+    ``columns`` is how columns are shown; ``is_alone``: no other chart stands beside it. Raises InvalidQuery where the
+    rows do not fit the chart.
     """
     found = drawn(chart, result)
-    size = _SMALL if len(found) > 1 else _WIDE
+    size = _SMALL if len(found) > 1 else _WIDE if is_alone or chart.kind is ChartKind.HEAT else _HALF
+    if chart.diagonal:
+        size = (size[0], size[0] * 0.8) if size is _SMALL else (_HALF[0], _HALF[0] * 0.8)
+    shown = columns.get(chart.y[0], Shown())
+    tell = writer(
+        result.columns[result.place(chart.y[0])], shown, [row[result.place(chart.y[0])] for row in result.rows]
+    )
     return [
-        Picture(_picture(chart, one, shown, f"{identity}-{i}", size, _telling(chart, result)), one.facet)
+        Picture(_picture(chart, one, shown, f"{identity}-{i}", size, tell), one.facet)
         for i, one in enumerate(found)
         if one.series
     ]
@@ -176,17 +185,6 @@ def _described(chart: Chart, picture: Drawn, tell: Callable[[float], str]) -> st
                 f"smallest {tell(min(values))}, largest {tell(max(values))}."
             )
     return " ".join(said).replace("_", " ")
-
-
-def _telling(chart: Chart, result: Result) -> Callable[[float], str]:
-    place = result.place(chart.y[0])
-    return writer(
-        Column(
-            chart.y[0], CellKind.NUMBER if result.columns[place].kind is CellKind.TEXT else result.columns[place].kind
-        ),
-        Shown(),
-        [row[place] for row in result.rows],
-    )
 
 
 def _clean(text: str) -> str:

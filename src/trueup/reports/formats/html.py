@@ -14,13 +14,14 @@ from urllib.parse import quote
 from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from trueup.domain.report import CellKind, Chart, Column, ReportRun, Result, Shown
+from trueup.domain.report import CellKind, Chart, ChartKind, Column, ReportRun, Result, Shown
 from trueup.errors import InvalidQuery
 from trueup.reports.charts.drawing import pictures
-from trueup.reports.writing import FIGURES, NARROW, day, heading, moment, writer
+from trueup.reports.writing import FIGURES, NARROW, day, heading, moment, tile_writer, writer
 
 MAX_ROWS = 300  # of a table on a page; the other formats have them all
 _DENSE = 9  # columns
+_FOLDED = 12  # rows, from where on a table stands folded below its charts
 _VERDICTS = ("ok", "drift", "breach", "provisional", "insufficient", "broken")
 
 
@@ -50,6 +51,7 @@ class Figure:
     title: str
     unit: str
     pictures: tuple[tuple[str, Markup], ...]
+    is_wide: bool
     fault: str = ""
 
 
@@ -68,6 +70,7 @@ class Section:
     is_cut: bool
     is_tiles: bool
     is_dense: bool
+    is_folded: bool
 
 
 def html_of(run: ReportRun, public_url: str = "") -> bytes:
@@ -97,28 +100,38 @@ def policy() -> str:
 def _section(run: ReportRun, result: Result, public_url: str) -> Section:
     columns = [(column, run.look.columns.get(column.name, Shown())) for column in result.columns]
     left_out = len(result.rows) - MAX_ROWS
+    is_tiles = result.query in run.look.tiles
+    figures = _figures(run, result)
     return Section(
         query=result.query,
-        title=result.title or result.query.replace("_", " ").capitalize(),
+        title=_title(result),
         digest=result.digest,
         heads=tuple(Cell(heading(column.name, shown), _css(column)) for column, shown in columns),
-        rows=_rows(run, result, columns, public_url),
-        figures=tuple(
-            _figure(chart, result, run.look.columns, f"{result.query}-{i}")
-            for i, chart in enumerate(run.look.charts)
-            if chart.query == result.query
-        ),
-        total=f"{len(result.rows):,}".replace(",", NARROW),
-        left_out=f"{left_out:,}".replace(",", NARROW) if left_out > 0 else "",
+        rows=_rows(run, result, columns, public_url, is_tiles=is_tiles),
+        figures=figures,
+        total=_count(len(result.rows)),
+        left_out=_count(left_out) if left_out > 0 else "",
         is_cut=result.is_cut,
-        is_tiles=result.query in run.look.tiles,
+        is_tiles=is_tiles,
         is_dense=len(columns) > _DENSE,
+        is_folded=bool(figures) and len(result.rows) > _FOLDED,
     )
 
 
-def _rows(run: ReportRun, result: Result, columns: list[tuple[Column, Shown]], public_url: str) -> tuple[Row, ...]:
+def _title(result: Result) -> str:
+    return result.title or result.query.replace("_", " ").capitalize()
+
+
+def _count(n: int) -> str:
+    return f"{n:,}".replace(",", NARROW)
+
+
+def _rows(
+    run: ReportRun, result: Result, columns: list[tuple[Column, Shown]], public_url: str, *, is_tiles: bool
+) -> tuple[Row, ...]:
     shown_rows = result.rows[:MAX_ROWS]
-    writers = [writer(column, shown, [row[i] for row in shown_rows]) for i, (column, shown) in enumerate(columns)]
+    write_of = tile_writer if is_tiles else writer
+    writers = [write_of(column, shown, [row[i] for row in shown_rows]) for i, (column, shown) in enumerate(columns)]
     links = [public_url + run.look.links.get(column.name, _DEFAULT_LINKS.get(column.name, "")) for column, _ in columns]
     has_behind = result.query in run.look.rows
     rows = []
@@ -147,15 +160,24 @@ def _css(column: Column, cell: Any = None) -> str:
     return "moment" if column.kind in (CellKind.DATE, CellKind.TIMESTAMP) else ""
 
 
-def _figure(chart: Chart, result: Result, columns: Mapping[str, Shown], identity: str) -> Figure:
+def _figures(run: ReportRun, result: Result) -> tuple[Figure, ...]:
+    charts = [chart for chart in run.look.charts if chart.query == result.query]
+    return tuple(
+        _figure(chart, result, run.look.columns, f"{result.query}-{i}", is_alone=len(charts) == 1)
+        for i, chart in enumerate(charts)
+    )
+
+
+def _figure(chart: Chart, result: Result, columns: Mapping[str, Shown], identity: str, *, is_alone: bool) -> Figure:
     shown = columns.get(chart.y[0], Shown())
-    title = chart.title or result.title or chart.query.replace("_", " ").capitalize()
+    title = chart.title or _title(result)
     try:
-        found = pictures(chart, result, shown, identity)
+        found = pictures(chart, result, columns, identity, is_alone=is_alone)
     except InvalidQuery as error:
-        return Figure(title, chart.unit, (), error.message)
-    drawn = tuple((one.facet, Markup(one.svg)) for one in found)  # noqa: S704 - written by an XML serializer
-    return Figure(title, chart.unit or shown.unit, drawn, "" if drawn else "nothing to draw")
+        return Figure(title, chart.unit, (), is_alone, error.message)
+    drawn = tuple((one.facet if len(found) > 1 else "", Markup(one.svg)) for one in found)  # noqa: S704 - written by an XML serializer
+    is_wide = is_alone or len(found) > 1 or chart.kind is ChartKind.HEAT
+    return Figure(title, chart.unit or shown.unit, drawn, is_wide, "" if drawn else "nothing to draw")
 
 
 def _parameters(run: ReportRun) -> list[tuple[str, str]]:
