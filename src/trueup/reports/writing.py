@@ -90,4 +90,4 @@ def _decimals(format_: FigureFormat | None, kind: CellKind, values: list[float])
         return 0 if largest >= 1_000 else 2
     if format_ is FigureFormat.INTEGER or kind is CellKind.INTEGER or largest == 0:
         return 0
-    return min(max(3 - math.floor(math.log10(largest)), 0), 6)
+    return min(max(3 - math.floor(math.log10(largest)), 0), 4 if largest >= 0.005 else 6)

@@ -23,6 +23,7 @@ class Permission(StrEnum):
     READ = "read"
     SCORE = "score"
     RECORD_OUTCOMES = "record outcomes"
+    RUN_REPORTS = "run reports"
     DEPLOY = "deploy"
     MANAGE_KEYS = "manage keys"
 
@@ -30,7 +31,9 @@ class Permission(StrEnum):
 PERMISSIONS: dict[ApiRole, frozenset[Permission]] = {
     ApiRole.READER: frozenset({Permission.READ}),
     ApiRole.SCORER: frozenset({Permission.READ, Permission.SCORE}),
-    ApiRole.OPERATOR: frozenset({Permission.READ, Permission.SCORE, Permission.RECORD_OUTCOMES, Permission.DEPLOY}),
+    ApiRole.OPERATOR: frozenset(
+        {Permission.READ, Permission.SCORE, Permission.RECORD_OUTCOMES, Permission.RUN_REPORTS, Permission.DEPLOY}
+    ),
     ApiRole.ADMIN: frozenset(Permission),
 }
 

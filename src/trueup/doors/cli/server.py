@@ -16,6 +16,7 @@ from trueup.doors.cli import (
     letters,
     listing,
     reconciling,
+    reporting,
     running,
     scoring,
     spooling,
@@ -55,6 +56,7 @@ def application() -> typer.Typer:
     app.add_typer(keys.app, name="keys")
     app.add_typer(spooling.app, name="spool")
     app.add_typer(letters.app, name="dlq")
+    app.add_typer(reporting.app, name="report")
     return app
 
 

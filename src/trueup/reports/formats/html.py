@@ -73,14 +73,14 @@ class Section:
     is_folded: bool
 
 
-def html_of(run: ReportRun, public_url: str = "") -> bytes:
-    """The page, in UTF-8."""
+def html_of(run: ReportRun, public_url: str = "", *, with_links: bool = True) -> bytes:
+    """The page, in UTF-8. Links lead to ``public_url``, or to the server that the page comes from."""
     page = _template().render(
         run=run,
         asked=run.asked,
         look=run.look,
         style=Markup(_style()),  # noqa: S704 - our own file
-        sections=[_section(run, result, public_url) for result in run.results],
+        sections=[_section(run, result, public_url if with_links else None) for result in run.results],
         parameters=_parameters(run),
         as_known=moment(run.asked.as_known_at),
         as_known_day=day(run.asked.as_known_at),
@@ -97,7 +97,7 @@ def policy() -> str:
     )
 
 
-def _section(run: ReportRun, result: Result, public_url: str) -> Section:
+def _section(run: ReportRun, result: Result, public_url: str | None) -> Section:
     columns = [(column, run.look.columns.get(column.name, Shown())) for column in result.columns]
     left_out = len(result.rows) - MAX_ROWS
     is_tiles = result.query in run.look.tiles
@@ -106,7 +106,7 @@ def _section(run: ReportRun, result: Result, public_url: str) -> Section:
         query=result.query,
         title=_title(result),
         digest=result.digest,
-        heads=tuple(Cell(heading(column.name, shown), _css(column)) for column, shown in columns),
+        heads=tuple(Cell(heading(column.name, shown), _css(column, shown)) for column, shown in columns),
         rows=_rows(run, result, columns, public_url, is_tiles=is_tiles),
         figures=figures,
         total=_count(len(result.rows)),
@@ -127,18 +127,18 @@ def _count(n: int) -> str:
 
 
 def _rows(
-    run: ReportRun, result: Result, columns: list[tuple[Column, Shown]], public_url: str, *, is_tiles: bool
+    run: ReportRun, result: Result, columns: list[tuple[Column, Shown]], public_url: str | None, *, is_tiles: bool
 ) -> tuple[Row, ...]:
     shown_rows = result.rows[:MAX_ROWS]
     write_of = tile_writer if is_tiles else writer
     writers = [write_of(column, shown, [row[i] for row in shown_rows]) for i, (column, shown) in enumerate(columns)]
-    links = [public_url + run.look.links.get(column.name, _DEFAULT_LINKS.get(column.name, "")) for column, _ in columns]
-    has_behind = result.query in run.look.rows
+    links = [run.look.links.get(column.name, _DEFAULT_LINKS.get(column.name, "")) for column, _ in columns]
+    has_behind = result.query in run.look.rows and public_url is not None
     rows = []
     for number, row in enumerate(shown_rows, start=1):
         cells = tuple(
-            Cell(write(cell), _css(column, cell), _filled(link, column.name, cell) if column.name in link else "")
-            for (column, _), write, link, cell in zip(columns, writers, links, row, strict=True)
+            Cell(write(cell), _css(column, shown, cell), _filled(public_url, link, column.name, cell))
+            for (column, shown), write, link, cell in zip(columns, writers, links, row, strict=True)
         )
         href = f"{public_url}/v1/report-runs/{run.run_id}/rows/{result.query}/{number}" if has_behind else ""
         rows.append(Row(number, cells, href, f"trueup report rows {run.run_id} {result.query} --row {number}"))
@@ -148,12 +148,14 @@ def _rows(
 _DEFAULT_LINKS = {"prediction_id": "/v1/predictions/{prediction_id}"}
 
 
-def _filled(link: str, column: str, cell: Any) -> str:
-    return "" if cell is None else link.replace("{" + column + "}", quote(str(cell), safe=""))
+def _filled(public_url: str | None, link: str, column: str, cell: Any) -> str:
+    if public_url is None or not link or cell is None:
+        return ""
+    return public_url + link.replace("{" + column + "}", quote(str(cell), safe=""))
 
 
-def _css(column: Column, cell: Any = None) -> str:
-    if column.kind in FIGURES:
+def _css(column: Column, shown: Shown, cell: Any = None) -> str:
+    if column.kind in FIGURES or shown.format is not None:
         return "figure"
     if column.name == "verdict" and cell in _VERDICTS:
         return f"verdict {cell}"
@@ -176,7 +178,7 @@ def _figure(chart: Chart, result: Result, columns: Mapping[str, Shown], identity
     except InvalidQuery as error:
         return Figure(title, chart.unit, (), is_alone, error.message)
     drawn = tuple((one.facet if len(found) > 1 else "", Markup(one.svg)) for one in found)  # noqa: S704 - written by an XML serializer
-    is_wide = is_alone or len(found) > 1 or chart.kind is ChartKind.HEAT
+    is_wide = len(found) > 1 or chart.kind is ChartKind.HEAT or (is_alone and not chart.diagonal)
     return Figure(title, chart.unit or shown.unit, drawn, is_wide, "" if drawn else "nothing to draw")
 
 

@@ -89,7 +89,7 @@ SELECT deployment, coalesce(nullif(field, ''), 'all fields') AS field, window_ki
 FROM latest GROUP BY deployment, field, window_kind ORDER BY deployment, field, window_kind LIMIT 500;
 
 -- query: estimates  Performance before the outcomes are in
-SELECT m.deployment, m.metric || ' a ' || m.window_kind AS figure, m.model_version, m.window_first, m.value, m.low, m.high, m.n
+SELECT m.deployment, replace(m.metric, '_', ' ') || ', ' || m.window_kind AS figure, m.model_version, m.window_first, m.value, m.low, m.high, m.n
 FROM measurements_as_known(%(now)s, %(known_by)s) m
 WHERE m.role = 'champion' AND m.slice = '' AND starts_with(m.metric, 'estimated_')
   AND m.window_first BETWEEN %(from)s AND %(until)s AND (%(window)s::text IS NULL OR m.window_kind = %(window)s)

@@ -105,7 +105,7 @@ FROM ranked
 GROUP BY deployment, model_version, role ORDER BY deployment, role, model_version;
 
 -- query: performance  Performance as measured
-SELECT m.deployment, m.metric || ' a ' || m.window_kind AS figure, m.model_version, m.window_first, m.window_last, m.value,
+SELECT m.deployment, replace(m.metric, '_', ' ') || ', ' || m.window_kind AS figure, m.model_version, m.window_first, m.window_last, m.value,
        m.low, m.high, m.n, m.maturity, m.floor, m.verdict
 FROM measurements_as_known(%(now)s, %(known_by)s) m
 WHERE m.role = 'champion' AND m.field = '' AND m.slice = ''
@@ -165,7 +165,7 @@ SELECT deployment, model_version, metric, slice, window_kind, window_first, valu
 FROM latest ORDER BY deployment, model_version, metric, value, slice LIMIT 200;
 
 -- query: estimates  Estimates against what came
-SELECT e.deployment, r.metric || ' a ' || e.window_kind AS figure, e.model_version, e.window_first, e.value AS estimated,
+SELECT e.deployment, replace(r.metric, '_', ' ') || ', ' || e.window_kind AS figure, e.model_version, e.window_first, e.value AS estimated,
        e.low, e.high, r.value AS realised, r.value - e.value AS difference, r.n, r.maturity
 FROM measurements_as_known(%(now)s, %(known_by)s) e
 JOIN measurements_as_known(%(now)s, %(known_by)s) r
