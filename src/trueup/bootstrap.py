@@ -20,6 +20,8 @@ from trueup.ledger.spool_lookup import Lookup
 from trueup.ledger.streaming import PostgresStreams
 from trueup.ledger.urls import Urls, external_urls
 from trueup.ledger.views import make_contract_view
+from trueup.monitoring import opening as monitoring
+from trueup.monitoring.service import Measuring
 from trueup.outcomes.postgres import PostgresOutcomes
 from trueup.ports import Scorer
 from trueup.postgres import Pool
@@ -56,6 +58,7 @@ class Services:
     outcomes: PostgresOutcomes
     queries: PostgresQueries
     scoring: Scoring
+    measuring: Measuring
     deploying: Deploying
     reports: Reports
     telemetry: Telemetry
@@ -179,6 +182,7 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
         outcomes=PostgresOutcomes(writer),
         queries=queries,
         scoring=Scoring(registry, observed, _loading(loader), utc_now, limits, telemetry.metrics),
+        measuring=monitoring.open_measuring(registry, writer, reader, utc_now, settings.monitoring),
         deploying=Deploying(registry, artifacts, _parity_check(loader)),
         reports=Reports(queries, PostgresRuns(writer), settings.reports, utc_now),
         telemetry=telemetry,

@@ -217,8 +217,12 @@ class OutcomeStore(Protocol):
     """What really happened, as it became known."""
 
     def record(self, outcomes: OutcomeBatch, within: Any = None) -> OutcomeReceipt:
-        """Adds first and later revisions in one commit, or ``within`` a transaction of ``StreamLedger.moving``; an
-        outcome equal to the latest one changes nothing. Raises LedgerUnavailable."""
+        """Adds what was not said before in one commit, or ``within`` a transaction of ``StreamLedger.moving``. What is
+        true is what was observed last, whatever the order of arrival. Raises LedgerUnavailable."""
+        ...
+
+    def record_all(self, batches: Sequence[OutcomeBatch], within: Any = None) -> OutcomeReceipt:
+        """The same for several labels, in one commit."""
         ...
 
 

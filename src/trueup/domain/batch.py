@@ -367,13 +367,23 @@ class Refusals:
     rows: Sequence[Refusal]
 
 
+class OutcomeState(StrEnum):
+    """What is said of an outcome."""
+
+    KNOWN = "known"
+    RETRACTED = "retracted"  # the source takes back what it said
+    CENSORED = "censored"  # the item left observation: no outcome will come
+
+
 @dataclass(frozen=True, slots=True)
 class OutcomeBatch:
     """Real outcomes for one label of one contract name, in no order.
 
     ``business_keys`` and ``event_days`` (datetime64[D]) (n,) address predictions; exactly
-    one of ``numbers`` (float64) and ``texts`` (object of str) holds the values.
-    ``observed_at`` datetime64[us] (n,): when the fact became known at the source.
+    one of ``numbers`` (float64) and ``texts`` (object of str) holds the values, NaN or None where
+    ``states`` (object (n,) of OutcomeState; None: all known) says that there is none.
+    ``observed_at`` datetime64[us] (n,): when the fact became known at the source. Where ``said`` (n,) is
+    False nobody said so, and it is the moment of recording (None: all were said).
     """
 
     contract_name: str
@@ -384,6 +394,8 @@ class OutcomeBatch:
     observed_at: NDArray[np.datetime64]
     numbers: Floats | None = None
     texts: Objects | None = None
+    states: Objects | None = None
+    said: Bools | None = None
 
     def __len__(self) -> int:
         return len(self.business_keys)
@@ -391,8 +403,15 @@ class OutcomeBatch:
 
 @dataclass(frozen=True, slots=True)
 class OutcomeReceipt:
-    """Rows added as first revision, as later revision, and those that changed nothing."""
+    """What recording did, in rows: the first of an outcome nobody spoke of before, one that changed what is held to be
+    true, and all others: known before, or older than what is known."""
 
     first: int
     revised: int
     unchanged: int
+
+    def __add__(self, other: OutcomeReceipt) -> OutcomeReceipt:
+        return OutcomeReceipt(self.first + other.first, self.revised + other.revised, self.unchanged + other.unchanged)
+
+
+NOTHING_RECORDED = OutcomeReceipt(0, 0, 0)

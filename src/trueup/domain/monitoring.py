@@ -184,6 +184,14 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Changed:
+    """When the last outcome of an event day became known, and when it was recorded."""
+
+    known_at: datetime
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class MeasurementFilter:
     """What to list: all given conditions must hold. ``at`` lists what was known then, the latest of each figure;
     ``history`` lists all that was ever known."""

@@ -27,11 +27,27 @@ from numpy.typing import NDArray
 from trueup.bootstrap import Services, open_services
 from trueup.contracts.decoding import Decoder
 from trueup.contracts.reading import load_contract
-from trueup.domain.batch import REQUEST_SOURCE, Booked, Channel, Decoded, OutcomeReceipt, RefusalReason, Role, Source
+from trueup.domain.batch import (
+    NOTHING_RECORDED,
+    REQUEST_SOURCE,
+    Booked,
+    Channel,
+    Columns,
+    Decoded,
+    OutcomeReceipt,
+    RefusalReason,
+    Role,
+    Source,
+)
 from trueup.domain.contract import Contract
 from trueup.domain.deployment import Deployment, Serving
+from trueup.domain.monitoring import KnownBy, MeasurementFilter, Window
+from trueup.domain.profiling import References
+from trueup.doors.windows import known_by_of
 from trueup.errors import InstanceErrors, InvalidQuery, MissingExtra, NotFound
-from trueup.outcomes.decoding import outcome_batch, outcome_contract
+from trueup.monitoring.references import check_fits, reference_contract, sample_of
+from trueup.monitoring.service import Measured, Told
+from trueup.outcomes.decoding import fitting, outcome_batches, outcome_contract
 from trueup.ports import PredictionFilter
 from trueup.scoring.service import Instances, Predicted, Response
 from trueup.settings import Settings
@@ -83,6 +99,8 @@ class Trueup:
         agreed = contract if isinstance(contract, Contract) else load_contract(contract)
         if role is Role.CHAMPION:
             self._check_stream(name, agreed, serving)
+        if serving is not None and serving.monitoring is not None:
+            check_fits(serving.monitoring, agreed)
         deployed = self.services.deploying.deploy(
             name,
             contract=agreed,
@@ -189,25 +207,65 @@ class Trueup:
         )
         return self.services.scoring.predict(resolved, instances)
 
-    def outcomes(self, contract_name: str, data: Any, *, source: str) -> OutcomeReceipt:
-        """Records real outcomes; one that equals the latest known changes nothing.
+    def outcomes(self, contract_name: str, data: Any, *, source: str, label: str | None = None) -> OutcomeReceipt:
+        """Records real outcomes; one that was said before changes nothing.
 
-        ``data`` as for ``score``, with the business-key fields, ``event_day``, ``value`` and
-        optionally ``observed_at``. All or nothing: raises InstanceErrors when any row is wrong.
+        ``data`` as for ``score``, with the business-key fields, ``event_day``, ``value`` (of ``label``, else of the
+        primary label) and optionally ``observed_at`` and ``state`` (known, retracted, censored). Of a contract with
+        several labels a row may hold some or all under their own names.
+        All or nothing: raises InstanceErrors when any row is wrong, NotFound for an unknown label.
         """
         contract = self.services.registry.contract(contract_name)
-        decoder = Decoder(outcome_contract(contract), self.services.settings.limits)
+        decoder = Decoder(outcome_contract(contract, label), self.services.settings.limits)
         step = self.services.settings.limits.batch_rows * 10
         total = row_count(data)
-        pieces = [decode(decoder, row_slice(data, start, start + step)) for start in range(0, total, step)]
-        _refuse_any(pieces, step)
-        receipts = [
-            self.services.outcomes.record(outcome_batch(contract, p.columns, source=source, now=datetime.now(UTC)))
-            for p in pieces
+        pieces = [
+            fitting(decode(decoder, row_slice(data, start, start + step)), contract, label)
+            for start in range(0, total, step)
         ]
-        return OutcomeReceipt(
-            sum(r.first for r in receipts), sum(r.revised for r in receipts), sum(r.unchanged for r in receipts)
+        _refuse_any(pieces, step)
+        batches = (
+            outcome_batches(contract, piece.columns, source=source, now=datetime.now(UTC), label=label)
+            for piece in pieces
         )
+        return sum((self.services.outcomes.record_all(batch) for batch in batches), NOTHING_RECORDED)
+
+    def monitor(
+        self,
+        deployment: str,
+        *,
+        at: datetime | None = None,
+        known_by: KnownBy | str = KnownBy.RECORDED,
+        windows: Sequence[Window] | None = None,
+        told: Told = lambda what, done: None,
+    ) -> Measured:
+        """Counts what was booked and measures every window of which something new is known, or the given windows.
+
+        ``at`` is the instant (with zone) whose knowledge counts, now unless given; ``known_by`` says what makes a fact
+        known. ``told`` hears what is going on. Raises NotFound, InvalidInput, InvalidQuery, LedgerUnavailable.
+        """
+        moment = datetime.now(UTC) if at is None else at
+        return self.services.measuring.measure(deployment, moment, known_by_of(known_by), windows, told)
+
+    def measurements(self, where: MeasurementFilter | None = None, **filters: Any) -> list[dict[str, Any]]:
+        """Measurements, latest windows first; filters are the fields of MeasurementFilter. Raises NotFound."""
+        return self.services.measuring.listed(where or MeasurementFilter(**filters))
+
+    def reference(self, deployment: str, *data: Any, version: str | None = None) -> References:
+        """Freezes training data as the reference of a version, the champion's unless one is named.
+
+        ``data`` as for ``score``, in one or several pieces: the contract's features, the fields that slices are made
+        of, and ``score`` where the model's answers are known. A version keeps the reference that it has. Raises
+        NotFound, InvalidInput, InstanceErrors.
+        """
+        measuring, limits = self.services.measuring, self.services.settings.limits
+        contract, declared = measuring.declared(deployment, version)
+        decoder = Decoder(reference_contract(contract, declared), limits)
+        pieces = [decode(decoder, piece) for piece in data]
+        _refuse_any(pieces, 0)
+        most = self.services.settings.monitoring.reference_rows
+        rows = Columns.joined([piece.columns for piece in pieces])
+        return measuring.reference(deployment, version, sample_of(contract, declared, rows, most))
 
     def query(self, sql: str, **parameters: Any) -> Table:
         """Runs one SELECT under the read-only role; parameters are written ``%(name)s``."""

@@ -50,9 +50,7 @@ class Tally:
                     part = {name: c[among] for name, c in columns.items()}
                     self._add_slice(day, role, slices[code - 1], part, floats[:, among])
 
-    def _add_slice(
-        self, day: date, role: str, slice_: str, columns: dict[str, NDArray[Any]], floats: Floats
-    ) -> None:
+    def _add_slice(self, day: date, role: str, slice_: str, columns: dict[str, NDArray[Any]], floats: Floats) -> None:
         n, late = len(columns["day"]), int(columns["late"].sum())
         self._add(CountKey(day, role, ROWS, slice_), Counted(_NOTHING, n, late=late))
         for name in self._selection.categories:

@@ -20,7 +20,7 @@ from trueup.domain.measuring import Estimate
 from trueup.errors import MissingExtra
 from trueup.monitoring import performance
 from trueup.monitoring.calibration import Calibration
-from trueup.monitoring.intervals import LEVEL, USUAL, Resampling
+from trueup.monitoring.intervals import LEVEL, USUAL, Places, Resampling, laid_around, spread
 from trueup.monitoring.scipy import scipy
 
 Figure = Callable[[Places, Floats], float | None]  # of rows and their labels

@@ -82,9 +82,7 @@ class PostgresReferences:
             connection.cursor().executemany(_FREEZE, rows)
         return references
 
-    def sample(
-        self, deployment_id: int, version: ModelVersion, declared: Monitoring, today: date
-    ) -> Sample | None:
+    def sample(self, deployment_id: int, version: ModelVersion, declared: Monitoring, today: date) -> Sample | None:
         """The rows that the declaration names, once there are all of them; None before, or where none are named.
 
         Of more than the settings allow a part is taken, chosen by the predictions' ids.

@@ -117,9 +117,7 @@ class PostgresCounting:
     def count(self, what: Counting, told: Told = lambda rows: None) -> int:
         """Counts all that is booked and not counted yet, and returns how many rows that were. ``told`` hears how many
         rows were counted as it goes on. Raises Unavailable where another process counts for too long."""
-        chosen = selection(
-            what.contract, what.references.fields, what.references.slices, what.late_after_days
-        )
+        chosen = selection(what.contract, what.references.fields, what.references.slices, what.late_after_days)
         total = 0
         with self._writer.connection() as connection, self._alone(connection, what):  # 1 lock
             while True:
@@ -162,9 +160,7 @@ class PostgresCounting:
         ours = late[late[:, 1] > 0, 0].tolist()
         return Portion(upto, last, ours, still, int(late[:, 1].sum() + new[:, 1].sum()))
 
-    def _tally(
-        self, connection: Connection, what: Counting, chosen: Selection, portion: Portion, told: Told
-    ) -> Tally:
+    def _tally(self, connection: Connection, what: Counting, chosen: Selection, portion: Portion, told: Told) -> Tally:
         """The rows are read here and counted by a thread, which the server and the network need not wait for."""
         tally = Tally(what.references, chosen)
 
@@ -205,7 +201,10 @@ class PostgresCounting:
     def _add(self, connection: Connection, what: Counting, portion: Portion, tally: Tally) -> None:
         of = (what.deployment_id, what.model_version_id)
         if tally.counted:
-            rows = [_row(of, key, counted) for key, counted in sorted(tally.counted.items(), key=lambda item: _order(item[0]))]
+            rows = [
+                _row(of, key, counted)
+                for key, counted in sorted(tally.counted.items(), key=lambda item: _order(item[0]))
+            ]
             connection.cursor().executemany(_ADD, rows)
         connection.execute(
             _MOVE,

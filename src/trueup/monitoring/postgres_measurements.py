@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import date, datetime
 from typing import Any
 
 from psycopg.rows import dict_row
 
-from trueup.domain.monitoring import KnownBy, Measurement, MeasurementFilter, Run, Window, WindowKind
+from trueup.domain.monitoring import Changed, KnownBy, Measurement, MeasurementFilter, Run, Window, WindowKind
 from trueup.errors import InvalidQuery
 from trueup.postgres import Pool
 
@@ -49,6 +49,7 @@ _CHANGED = """
       AND CASE %(by)s WHEN 'recorded' THEN recorded_at ELSE observed_at END <= %(at)s
     GROUP BY event_day
 """
+_KNOWN = "measurements_as_known(coalesce(%(at)s::timestamptz, 'infinity'), %(known_by)s)"
 _LISTED = """
     SELECT * FROM {known} m
     WHERE m.deployment = %(deployment)s AND (%(metric)s::text IS NULL OR m.metric = %(metric)s)
@@ -61,14 +62,6 @@ _LISTED = """
              m.known_at DESC, m.measurement_id DESC
     LIMIT %(limit)s
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """When the last outcome of an event day became known, and when it was recorded."""
-
-    known_at: datetime
-    recorded_at: datetime
 
 
 class PostgresMeasurements:
@@ -101,9 +94,7 @@ class PostgresMeasurements:
             for kind, first, known_at, started_at in rows
         }
 
-    def changed(
-        self, contract: str, first: date, last: date, known_by: KnownBy, at: datetime
-    ) -> dict[date, Changed]:
+    def changed(self, contract: str, first: date, last: date, known_by: KnownBy, at: datetime) -> dict[date, Changed]:
         """Of each event day with outcomes, when the last of them became known."""
         of = {"contract": contract, "first": first, "last": last, "by": str(known_by), "at": at}
         with self._writer.transaction() as connection:
@@ -117,7 +108,15 @@ class PostgresMeasurements:
         with self._writer.transaction() as connection:
             row = connection.execute(
                 _RUN,
-                (run.deployment_id, *window, run.started_at, run.duration_ms, run.rows_read, len(measurements), run.error),
+                (
+                    run.deployment_id,
+                    *window,
+                    run.started_at,
+                    run.duration_ms,
+                    run.rows_read,
+                    len(measurements),
+                    run.error,
+                ),
             ).fetchone()
             assert row is not None
             cursor = connection.cursor()
@@ -128,7 +127,7 @@ class PostgresMeasurements:
         """Measurements, latest windows first. Raises InvalidQuery."""
         if not 1 <= where.limit <= self._most_listed:
             raise InvalidQuery(f"a listing has 1 to {self._most_listed} measurements")
-        known = "measurements" if where.history else "measurements_as_known(coalesce(%(at)s, 'infinity'), %(known_by)s)"
+        known = "measurements" if where.history else _KNOWN
         values: Mapping[str, Any] = {**asdict(where), "known_by": str(where.known_by)}
         with self._reader.transaction() as connection:
             cursor = connection.cursor(row_factory=dict_row)
@@ -137,6 +136,18 @@ class PostgresMeasurements:
 
 def _values(run_id: int, deployment_id: int, window: tuple[Any, ...], m: Measurement) -> tuple[Any, ...]:
     return (
-        *(run_id, deployment_id, m.model_version_id, m.role, m.metric, m.field, m.slice, *window, m.value, m.low, m.high),
+        *(
+            run_id,
+            deployment_id,
+            m.model_version_id,
+            m.role,
+            m.metric,
+            m.field,
+            m.slice,
+            *window,
+            m.value,
+            m.low,
+            m.high,
+        ),
         *(m.n, m.reference_n, m.critical, m.p_value, m.q_value, m.floor, m.verdict and str(m.verdict), m.maturity),
     )

@@ -9,10 +9,12 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trueup.domain.contract import Contract
 from trueup.domain.monitoring import KnownBy, Window
 from trueup.monitoring.copied import Layout, messages
+from trueup.monitoring.pairing import Pairs
 from trueup.monitoring.selecting import segments_of, text_of
 from trueup.monitoring.truths import Truth
 from trueup.postgres import Pool
@@ -32,6 +34,21 @@ _TRUTH = """
     COPY (SELECT {columns} FROM trueup.truth_as_known(%(at)s, %(by)s) t {joined}
           WHERE t.deployment = %(deployment)s AND t.model_version = %(version)s AND t.role = %(role)s
             AND t.event_day BETWEEN %(first)s AND %(last)s AND t.status <> 'fallback'
+            AND (%(step)s = 1 OR mod(uuid_hash_extended(t.prediction_id, 0) & 2147483647, %(step)s) = 0)
+    ) TO STDOUT (FORMAT binary)
+"""
+_INSTANCE = "hashtextextended(p.source || E'\\x1f' || p.source_key, 0)"  # which a deployment's versions have in common
+_CHALLENGER = """
+    COPY (SELECT {instance}, coalesce(p.score, 'NaN') FROM ledger.predictions p
+          WHERE p.deployment_id = %(deployment_id)s AND p.model_version_id = %(challenger)s AND p.role = %(role)s
+            AND p.event_day BETWEEN %(first)s AND %(last)s AND p.status <> 'fallback') TO STDOUT (FORMAT binary)
+"""
+_CHAMPION = """
+    COPY (SELECT {instance}, coalesce(t.score, 'NaN'), coalesce(t.outcome, 'NaN'),
+                 coalesce(t.is_positive::int4::float8, 'NaN')
+          FROM trueup.truth_as_known(%(at)s, %(by)s) t {joined}
+          WHERE t.deployment = %(deployment)s AND t.role = 'champion' AND t.event_day BETWEEN %(first)s AND %(last)s
+            AND t.status <> 'fallback'
             AND (%(step)s = 1 OR mod(uuid_hash_extended(t.prediction_id, 0) & 2147483647, %(step)s) = 0)
     ) TO STDOUT (FORMAT binary)
 """
@@ -61,43 +78,56 @@ class PostgresTruth:
         self._settings = settings
 
     def read(self, asked: Asked) -> Truth:
-        """The truth of the rows, or of a part chosen by the predictions' ids where there are more than ``exact_rows``."""
+        """The truth of the rows; of more than ``exact_rows`` that of a part, chosen by the predictions' ids."""
         step = max(1, -(-asked.rows // self._settings.exact_rows))
         segments = segments_of(asked.slices)
         columns = [(name, kind) for name, kind, _ in _COLUMNS]
         parts = [text for _, _, text in _COLUMNS]
-        values: dict[str, Any] = {
-            "at": asked.known_at,
-            "by": str(asked.known_by),
-            "deployment": asked.deployment,
-            "version": asked.model_version,
-            "role": asked.role,
-            "first": asked.window.first,
-            "last": asked.window.last,
-            "step": step,
-        }
+        values = {**_values(asked, step), "version": asked.model_version}
         for number, (name, held) in enumerate(segments):
             values[f"slices_{number}"] = json.dumps({value: i + 1 for i, value in enumerate(held)})
             parts.append(f"coalesce((%(slices_{number})s::jsonb -> {text_of(asked.contract, name)})::int4, 0)")
             columns.append((f"slice of {name}", "int"))
-        layout = Layout(columns)
         query = _TRUTH.format(columns=", ".join(parts), joined=_FIELDS if segments else "")
-        blocks = []
-        with self._writer.transaction() as connection, connection.cursor().copy(query.encode(), values) as copy:
-            for block in messages(copy, self._settings.block_rows):
-                blocks.append(layout.read(block).columns)
-        if not blocks:
-            blocks = [layout.read([]).columns]
-        whole = {name: np.concatenate([block[name] for block in blocks]) for name, _ in columns}
+        whole = self._copied(query, values, Layout(columns))
         slices = {
             f"{name}={value}": whole[f"slice of {name}"] == i + 1
             for name, held in segments
             for i, value in enumerate(held)
         }
-        return Truth(
-            *(whole[name] for name in ("days", "scores", "costs", "outcomes", "events")),
-            *(whole[name].astype(bool) for name in ("due", "closed")),
-            whole["keys"],
-            slices,
-            1 / step,
+        masks = {name: whole.pop(name).astype(bool) for name in ("due", "closed")}
+        values_of = {name: whole[name] for name, *_ in _COLUMNS if name in whole}
+        return Truth(**values_of, **masks, slices=slices, share=1 / step)
+
+    def pairs(self, asked: Asked, deployment_id: int, challenger: int) -> Pairs:
+        """What the champion, whichever it was, and a version in the asked role said of the same instances.
+
+        They are joined here: a database without statistics of fresh partitions may compare each with each.
+        """
+        step = max(1, -(-asked.rows // self._settings.exact_rows))
+        values = {**_values(asked, step), "deployment_id": deployment_id, "challenger": challenger}
+        theirs = self._copied(
+            _CHALLENGER.format(instance=_INSTANCE), values, Layout([("instances", "long"), ("scores", "float")])
         )
+        named = [("instances", "long"), ("scores", "float"), ("outcomes", "float"), ("events", "float")]
+        ours = self._copied(_CHAMPION.format(instance=_INSTANCE, joined=_FIELDS), values, Layout(named))
+        _, a, b = np.intersect1d(ours["instances"], theirs["instances"], return_indices=True)
+        return Pairs(ours["scores"][a], theirs["scores"][b], ours["outcomes"][a], ours["events"][a])
+
+    def _copied(self, query: str, values: dict[str, Any], layout: Layout) -> dict[str, NDArray[Any]]:
+        with self._writer.transaction() as connection, connection.cursor().copy(query.encode(), values) as copy:
+            blocks = [layout.read(block).columns for block in messages(copy, self._settings.block_rows)]
+        blocks = blocks or [layout.read([]).columns]
+        return {name: np.concatenate([block[name] for block in blocks]) for name, _ in layout.columns}
+
+
+def _values(asked: Asked, step: int) -> dict[str, Any]:
+    return {
+        "at": asked.known_at,
+        "by": str(asked.known_by),
+        "deployment": asked.deployment,
+        "role": asked.role,
+        "first": asked.window.first,
+        "last": asked.window.last,
+        "step": step,
+    }

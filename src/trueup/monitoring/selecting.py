@@ -51,7 +51,9 @@ def selection(
     numeric, categories, floats = [], [], []
     for number, (name, profile) in enumerate(sorted(profiles.items())):
         if profile.kind is ProfileKind.CATEGORY:
-            parameters[f"bins_{number}"] = json.dumps(dict(zip(profile.categories, profile.places.tolist(), strict=True)))
+            parameters[f"bins_{number}"] = json.dumps(
+                dict(zip(profile.categories, profile.places.tolist(), strict=True))
+            )
             text = text_of(contract, name)
             unseen = len(profile.names) - 1
             parts.append(

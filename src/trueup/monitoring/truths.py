@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trueup.domain.batch import Bools, Floats, Ints
 
@@ -53,8 +52,6 @@ class Truth:
 
     def where(self, mask: Bools) -> Truth:
         """The rows of the mask (n,)."""
-        columns: list[NDArray[np.generic]] = [
-            getattr(self, name)[mask]
-            for name in ("days", "scores", "costs", "outcomes", "events", "due", "closed", "keys")
-        ]
-        return Truth(*columns, {name: held[mask] for name, held in self.slices.items()}, self.share)  # type: ignore[arg-type]
+        names = ("days", "scores", "costs", "outcomes", "events", "due", "closed", "keys")
+        slices = {name: held[mask] for name, held in self.slices.items()}
+        return replace(self, **{name: getattr(self, name)[mask] for name in names}, slices=slices)

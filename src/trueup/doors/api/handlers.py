@@ -30,7 +30,8 @@ from trueup.errors import (
     no_contract,
     no_prediction,
 )
-from trueup.outcomes.decoding import outcome_batch, outcome_contract
+from trueup.monitoring.references import check_fits
+from trueup.outcomes.decoding import fitting, outcome_batches, outcome_contract
 from trueup.ports import PredictionFilter
 
 _T = TypeVar("_T")
@@ -49,11 +50,11 @@ def record_outcomes(services: Services, body: bytes, caller: Caller) -> HttpResp
     check_outcomes(services, request.contract, caller)
     contract = services.registry.contract(request.contract)
     decoder = Decoder(outcome_contract(contract), services.settings.limits)
-    decoded = decoder.json(_bounded_rows(services, bytes(request.outcomes)))
+    decoded = fitting(decoder.json(_bounded_rows(services, bytes(request.outcomes))), contract)
     if decoded.errors_total:
         raise InstanceErrors(decoded.errors, decoded.errors_total)
-    batch = outcome_batch(contract, decoded.columns, source=request.source, now=datetime.now(UTC))
-    return reply(asdict(services.outcomes.record(batch)))
+    batches = outcome_batches(contract, decoded.columns, source=request.source, now=datetime.now(UTC))
+    return reply(asdict(services.outcomes.record_all(batches)))
 
 
 def deployments(services: Services, caller: Caller) -> HttpResponse:
@@ -76,13 +77,16 @@ def deploy(services: Services, body: bytes, caller: Caller) -> HttpResponse:
         else parse_contract(request.contract)
     )
     check_brought(services, contract, caller)
+    serving = None if request.serving is None else _serving(request.serving)
+    if serving is not None and serving.monitoring is not None:
+        check_fits(serving.monitoring, contract)
     folder = services.settings.data_dir / "models"
     deployed = services.deploying.deploy(
         request.name,
         contract=contract,
         models=[_stored(folder, a.runtime, a.digest) for a in request.artifacts],
         version=request.version,
-        serving=None if request.serving is None else _serving(request.serving),
+        serving=serving,
         libraries=request.libraries,
         role=request.role,
         by=caller.actor,

@@ -5,21 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC
 
 import numpy as np
 
-from trueup.domain.batch import Channel, Decoded, OutcomeBatch, Source
+from trueup.domain.batch import Channel, OutcomeBatch, Source
 from trueup.domain.contract import Contract
 from trueup.domain.stream import Place, Read
 from trueup.doors.kafka.reading import Reader, Reading
-from trueup.doors.kafka.reads import LettersOf, only, portions_of, refusals_of
+from trueup.doors.kafka.reads import LettersOf, portions_of, refusals_of
 from trueup.doors.kafka.records import Record
-from trueup.outcomes.decoding import outcome_batch
+from trueup.outcomes.decoding import fitting, outcome_batches
 from trueup.ports import Clock, OutcomeStore, StreamLedger
 from trueup.scoring.service import contract_refusals
 from trueup.telemetry.metrics import Metrics
-
-_LAST_US = 253_402_300_799_999_999  # of the year 9999
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class OutcomeRead:
     """Records read and not recorded yet."""
 
     records: Sequence[Record]
-    outcomes: OutcomeBatch
+    outcomes: Sequence[OutcomeBatch]
     read: Read
     positions: Mapping[int, int]
     took_s: float
@@ -59,29 +58,28 @@ class OutcomeHandlers:
         """The records as one batch of outcomes. Raises Unavailable where a schema cannot be had now."""
         began = time.perf_counter()
         reading = self._reader.read(records)
-        reading = replace(reading, decoded=_in_time(reading.decoded))
+        reading = replace(reading, decoded=fitting(reading.decoded, self._contract))
         read = self._read(records, expected, reading)
         positions = {portion.partition: portion.next_offset for portion in read.portions}
-        yield OutcomeRead(records, self._batch(records, reading), read, positions, time.perf_counter() - began)
+        yield OutcomeRead(records, self._batches(records, reading), read, positions, time.perf_counter() - began)
 
     def book(self, batch: OutcomeRead) -> None:
         """Raises Fenced, LedgerUnavailable: then nothing is recorded, or nobody knows."""
         with self._streams.moving(batch.read) as transaction:
-            self._outcomes.record(batch.outcomes, transaction)
+            self._outcomes.record_all(batch.outcomes, transaction)
         number = batch.read.place.deployment_id
         self._metrics.refused(number, (row.reason for refusals in batch.read.refused for row in refusals.rows))
         appended = np.fromiter((record.timestamp_us for record in batch.records), np.int64, len(batch.records))
         ages = time.time_ns() // 1000 - appended[appended >= 0]
         self._metrics.stream_booked(number, ages, received=0, letters=len(batch.read.letters(())))
 
-    def _batch(self, records: Sequence[Record], reading: Reading) -> OutcomeBatch:
+    def _batches(self, records: Sequence[Record], reading: Reading) -> list[OutcomeBatch]:
         """An outcome that does not say when it was observed was so when its record was appended."""
-        columns = reading.decoded.columns
-        found = outcome_batch(self._contract, columns, source=self._source, now=self._clock())
+        now = self._clock().astimezone(UTC).replace(tzinfo=None)
         appended = np.fromiter((record.timestamp_us for record in records), np.int64, len(records))
         appended = appended[reading.record_of[reading.decoded.rows]]
-        unsaid = columns.nulls("observed_at") & (appended >= 0)
-        return replace(found, observed_at=np.where(unsaid, appended.view("datetime64[us]"), found.observed_at))
+        moments = np.where(appended >= 0, appended.view("datetime64[us]"), np.datetime64(now, "us"))
+        return outcome_batches(self._contract, reading.decoded.columns, source=self._source, now=moments)
 
     def _read(self, records: Sequence[Record], expected: Mapping[int, int | None], reading: Reading) -> Read:
         partitions = np.fromiter((record.partition for record in records), np.int64, len(records))
@@ -103,10 +101,3 @@ class OutcomeHandlers:
             refused=refusals_of(self._place, self._source, records, reading.bad, refused, source, now),
             letters=LettersOf(records, reading, refused, reading.decoded.rows),
         )
-
-
-def _in_time(decoded: Decoded) -> Decoded:
-    """Without outcomes observed at a moment that the ledger cannot hold."""
-    observed = decoded.columns.column("observed_at")
-    good = decoded.columns.nulls("observed_at") | ((observed >= 0) & (observed <= _LAST_US))
-    return only(decoded, good, "observed_at", "range", "a moment from 1970 to 9999")

@@ -147,9 +147,7 @@ measurements = Table(
     CheckConstraint(f"window_kind IN ({WINDOWS})", name="measurements_window_kind"),
     CheckConstraint("window_first <= window_last", name="measurements_window"),
     CheckConstraint(f"known_by IN ({KNOWN_BY})", name="measurements_known_by"),
-    CheckConstraint(
-        "verdict IN ('ok', 'drift', 'breach', 'provisional', 'insufficient')", name="measurements_verdict"
-    ),
+    CheckConstraint("verdict IN ('ok', 'drift', 'breach', 'provisional', 'insufficient')", name="measurements_verdict"),
     # The same window measured with the same knowledge is one figure, whoever computes it and however often.
     UniqueConstraint(
         *("deployment_id", "window_kind", "window_first", "model_version_id", "role", "metric", "field", "slice"),

@@ -82,9 +82,7 @@ def upgrade() -> None:
         sa.Column("counted_at", MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("deployment_id", "model_version_id", "role", "event_day", "field", "slice"),
         sa.CheckConstraint(ROLES, name="profile_counts_role"),
-        sa.CheckConstraint(
-            "n >= missing + out_of_range AND n >= unseen AND n >= late", name="profile_counts_count"
-        ),
+        sa.CheckConstraint("n >= missing + out_of_range AND n >= unseen AND n >= late", name="profile_counts_count"),
         schema="ledger",
     )
     op.create_table(
