@@ -25,8 +25,8 @@ from trueup.doors.api import documents, handlers, schemas
 from trueup.doors.api.admin import AdminApart
 from trueup.doors.api.edge import Edge, Work
 from trueup.doors.api.errors import answer, shaped, status_of
-from trueup.doors.api.reporting import add_reports
 from trueup.doors.api.measurements import add_measurements
+from trueup.doors.api.reporting import add_reports
 from trueup.doors.api.scraping import add_metrics
 from trueup.doors.api.workers import add_workers
 from trueup.doors.auth import Authenticator, Caller, Gate, Permission, PostgresApiKeys, open_gate

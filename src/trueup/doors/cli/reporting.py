@@ -186,14 +186,21 @@ def _deliver(services: Services, run: ReportRun, wanted: ReportFormat | None, ou
         return
     content = rendered(run, wanted, services.settings.reports.public_url).content
     if output is None:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
+        _write(content, is_text=wanted in (ReportFormat.JSON, ReportFormat.HTML))
         return
     try:
         output.write_bytes(content)
     except OSError:
         raise InvalidInput(f"{output.name} cannot be written", next_step="check the folder") from None
     say(f"{output} written, {len(content):,} bytes")
+
+
+def _write(content: bytes, *, is_text: bool) -> None:
+    if is_text:
+        sys.stdout.write(content.decode())
+    else:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
 
 
 def _print(result: Result) -> None:
