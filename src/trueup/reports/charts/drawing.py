@@ -13,7 +13,7 @@ from trueup.reports.charts.series import Drawn, drawn
 from trueup.reports.writing import short, writer
 
 _CHAR = 6.0  # width of a character of a label, about
-_WIDE, _HALF, _SMALL = (1000.0, 290.0), (500.0, 235.0), (330.0, 185.0)
+_WIDE, _HALF, _SMALL = (1000.0, 290.0), (440.0, 215.0), (330.0, 185.0)
 _LINE = 18.0
 _GRID, _BASE, _INK = "#e4eaf0", "#9aa8b5", "#44525f"
 _FONT = {"font_family": "Inter, Segoe UI, Helvetica Neue, Arial, Liberation Sans, sans-serif", "font_size": 11}
