@@ -9,7 +9,6 @@ from html import escape
 from trueup.domain.job import Job
 from trueup.domain.message import Attachment, Message
 from trueup.domain.report import ReportFormat, ReportRun
-from trueup.errors import InvalidInput
 from trueup.reports.formats import rendered
 from trueup.reports.reading import Report
 from trueup.reports.running import Reports
@@ -80,11 +79,3 @@ def _message(run: ReportRun, receiver: str, files: tuple[Attachment, ...], publi
         },
         attachments=files,
     )
-
-
-def check_recipients(report: Report, receivers: Sequence[str]) -> None:
-    """Raises InvalidInput where a report names a receiver that there is not."""
-    if unknown := sorted(set(report.recipients) - set(receivers)):
-        raise InvalidInput(
-            f"report {report.name}: there is no receiver {unknown[0]}", next_step="see the settings of notifications"
-        )

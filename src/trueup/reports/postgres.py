@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from trueup.domain.message import Message
 from trueup.domain.report import Asked, Look, ReportRun, Result
-from trueup.errors import NotFound
+from trueup.errors import InvalidInput, NotFound
 from trueup.ports import Outbox
 from trueup.postgres import Pool
 
@@ -62,7 +62,12 @@ class PostgresRuns:
         return int(row[0])
 
     def add(self, run: ReportRun, messages: Sequence[Message] = ()) -> bool:
-        """Keeps a run and its messages, or neither: False where its due moment has a run already."""
+        """Keeps a run and its messages, or neither: False where its due moment has a run already.
+
+        Raises InvalidInput where there is a message and no outbox.
+        """
+        if messages and self._outbox is None:
+            raise InvalidInput("the report has recipients, and nothing is set up that reaches them")
         with self._writer.transaction() as connection:
             if connection.execute(_ADD, _row(run)).rowcount == 0:
                 return False
