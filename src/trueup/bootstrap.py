@@ -44,6 +44,8 @@ from trueup.registry.artifacts import ArtifactFolder
 from trueup.registry.deploying import Deploying
 from trueup.registry.loader import Loader
 from trueup.registry.postgres import PostgresRegistry
+from trueup.reports.postgres import PostgresRuns
+from trueup.reports.running import Reports
 from trueup.scoring import parity, scorers
 from trueup.scoring.service import Scoring
 from trueup.settings import Limits, Settings
@@ -77,6 +79,7 @@ class Services:
     scoring: Scoring
     measuring: Measuring
     deploying: Deploying
+    reports: Reports
     telemetry: Telemetry
     embedded: EmbeddedPostgres | None
     _pools: tuple[Pool, ...]
@@ -198,6 +201,7 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
     telemetry = Telemetry(limits.metric_deployments)
     observed = ObservedLedger(ledger, telemetry.metrics)
     outcomes = PostgresOutcomes(writer)
+    queries = PostgresQueries(reader, limits)
     return Services(
         settings=settings,
         urls=urls,
@@ -210,9 +214,11 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
         pulls=Pulls(settings.pulls, writer, outcomes, registry.contract, limits),
         queries=PostgresQueries(reader, limits),
         gauges=PostgresGauges(writer),
+        queries=queries,
         scoring=Scoring(registry, observed, _loading(loader), utc_now, limits, telemetry.metrics),
         measuring=monitoring.open_measuring(registry, writer, reader, utc_now, settings.monitoring),
         deploying=Deploying(registry, artifacts, _parity_check(loader)),
+        reports=Reports(queries, PostgresRuns(writer), settings.reports, utc_now),
         telemetry=telemetry,
         embedded=embedded,
         _pools=(owner, writer, reader),

@@ -257,6 +257,8 @@ class MeasurementStore(Protocol):
 
     def listed(self, where: MeasurementFilter) -> list[dict[str, Any]]:
         """Measurements, latest windows first. Raises InvalidQuery."""
+
+
 class ActionStore(Protocol):
     """What was done about items."""
 

@@ -49,7 +49,6 @@ from trueup.doors.windows import known_by_of
 from trueup.errors import InstanceErrors, InvalidQuery, MissingExtra, NotFound
 from trueup.monitoring.references import check_fits, reference_contract, sample_of
 from trueup.monitoring.service import Measured, Told
-from trueup.outcomes.decoding import fitting, outcome_batches, outcome_contract
 from trueup.outcomes.decoding import fitting, outcome_batches, outcome_contract, stated
 from trueup.ports import PredictionFilter
 from trueup.scoring.service import Instances, Predicted, Response
@@ -277,6 +276,7 @@ class Trueup:
         most = self.services.settings.monitoring.reference_rows
         rows = Columns.joined([piece.columns for piece in pieces])
         return measuring.reference(deployment, version, sample_of(contract, declared, rows, most))
+
     def act(self, deployment: str, actions: Sequence[Action], *, by: str = "") -> ActionReceipt:
         """Records what was done about items; the same key again changes nothing.
 

@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from trueup.domain.message import Message
 from trueup.domain.report import Asked, Look, ReportRun, Result
-from trueup.errors import NotFound
+from trueup.errors import InvalidInput, NotFound
 from trueup.ports import Outbox
 from trueup.postgres import Pool
 
@@ -42,6 +42,7 @@ class _Body:
 
     look: Look
     results: tuple[Result, ...]
+    parameters: dict[str, Any]  # in the file's order, which a column of jsonb does not keep
 
 
 _DECODER = msgspec.json.Decoder(_Body)
@@ -61,7 +62,12 @@ class PostgresRuns:
         return int(row[0])
 
     def add(self, run: ReportRun, messages: Sequence[Message] = ()) -> bool:
-        """Keeps a run and its messages, or neither: False where its due moment has a run already."""
+        """Keeps a run and its messages, or neither: False where its due moment has a run already.
+
+        Raises InvalidInput where there is a message and no outbox.
+        """
+        if messages and self._outbox is None:
+            raise InvalidInput("the report has recipients, and nothing is set up that reaches them")
         with self._writer.transaction() as connection:
             if connection.execute(_ADD, _row(run)).rowcount == 0:
                 return False
@@ -90,7 +96,7 @@ def digest_of(text: str) -> str:
 
 def _row(run: ReportRun) -> dict[str, Any]:
     asked = run.asked
-    body = zlib.compress(msgspec.json.encode(_Body(run.look, run.results)), level=6)
+    body = zlib.compress(msgspec.json.encode(_Body(run.look, run.results, dict(asked.parameters))), level=6)
     return {
         "run_id": run.run_id,
         "name": asked.name,
@@ -113,8 +119,8 @@ def _row(run: ReportRun) -> dict[str, Any]:
 
 def _run(row: Sequence[Any]) -> ReportRun:
     run_id, name, title, file_digest, parameters, as_known_at, known_by, by, due_at, started_at, took, error, body = row
-    kept = _Body(Look(title), ()) if body is None else _DECODER.decode(zlib.decompress(body))
-    asked = Asked(name, parameters, _utc(as_known_at), known_by, by, None if due_at is None else _utc(due_at))
+    kept = _Body(Look(title), (), parameters) if body is None else _DECODER.decode(zlib.decompress(body))
+    asked = Asked(name, kept.parameters, _utc(as_known_at), known_by, by, None if due_at is None else _utc(due_at))
     return ReportRun(run_id, asked, kept.look, file_digest, _utc(started_at), took, kept.results, error or "")
 
 

@@ -13,6 +13,7 @@ NARROW = "\u202f"  # between groups of three digits, and before a unit
 MINUS = "\u2212"
 NOTHING = "–"
 FIGURES = (CellKind.INTEGER, CellKind.NUMBER)
+_LONG = 1e7  # from here on a large figure is written 12.3 m
 _SHORT = ((1e12, "tn"), (1e9, "bn"), (1e6, "m"), (1e3, "k"))
 
 Writer = Callable[[Any], str]
@@ -29,6 +30,17 @@ def writer(column: Column, shown: Shown, cells: Iterable[Any]) -> Writer:
     decimals = _decimals(shown.format, column.kind, [cell for cell in cells if cell is not None])
     is_share = shown.format is FigureFormat.SHARE
     return lambda cell: NOTHING if cell is None else figure(cell, decimals, is_share=is_share)
+
+
+def tile_writer(column: Column, shown: Shown, cells: Iterable[Any]) -> Writer:
+    """As ``writer``, for figures that stand large: long ones are shortened."""
+    plain = writer(column, shown, cells)
+
+    def write(cell: Any) -> str:
+        is_long = column.kind in FIGURES and cell is not None and abs(cell) >= _LONG
+        return short(cell, shown.format) if is_long and shown.format is not FigureFormat.SHARE else plain(cell)
+
+    return write
 
 
 def figure(value: float, decimals: int, *, is_share: bool = False) -> str:
@@ -78,4 +90,4 @@ def _decimals(format_: FigureFormat | None, kind: CellKind, values: list[float])
         return 0 if largest >= 1_000 else 2
     if format_ is FigureFormat.INTEGER or kind is CellKind.INTEGER or largest == 0:
         return 0
-    return min(max(3 - math.floor(math.log10(largest)), 0), 6)
+    return min(max(3 - math.floor(math.log10(largest)), 0), 4 if largest >= 0.005 else 6)

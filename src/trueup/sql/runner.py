@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from trueup.errors import InvalidQuery
-from trueup.postgres import Connection, Pool, named
+from trueup.postgres import Connection, Pool, named, translated
 from trueup.settings import Limits
 from trueup.sql.checking import check_query
 
@@ -37,7 +37,7 @@ class Snapshot:
     def answer(self, text: str, parameters: Mapping[str, Any] | None = None, *, max_rows: int = MAX_ROWS) -> Answer:
         """The first ``max_rows`` rows, with the columns' names also where there are none. Raises InvalidQuery."""
         rows: list[tuple[Any, ...]] = []
-        with self._opened(text, parameters, max_rows + 1) as cursor:
+        with translated(), _told(), self._opened(text, parameters, max_rows + 1) as cursor:
             names = tuple(named(cursor))
             for row in cursor:
                 if len(rows) == max_rows:
@@ -58,7 +58,8 @@ class Snapshot:
         """How the server would run it, which it does not. Raises InvalidFile where the text is no SELECT over views,
         InvalidQuery where the views do not have what it names."""
         explained = "EXPLAIN (FORMAT JSON) " + check_query(text).text
-        (row,) = self._connection.execute(explained.encode(), parameters).fetchall()
+        with _told():
+            (row,) = self._connection.execute(explained.encode(), parameters).fetchall()
         return dict(row[0][0]["Plan"])
 
     @contextmanager

@@ -138,7 +138,10 @@ class _Sender:
             status = message["status"]
             if status != self.observed.status:  # whoever raised an error has said which
                 self.observed.answered(status, outcome_of(status))
-            message = {**message, "headers": [*message.get("headers", []), *self._headers, *self.observed.headers()]}
+            own = list(message.get("headers", []))
+            named = {name for name, _ in own}  # a page with a policy of its own keeps it
+            added = [(name, value) for name, value in self._headers if name not in named]
+            message = {**message, "headers": [*own, *added, *self.observed.headers()]}
         await self._send(message)
 
 

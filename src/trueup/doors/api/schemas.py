@@ -357,6 +357,100 @@ class PredictionAnswer(PredictionSummary):
     outcome_revision: int | None
 
 
+class ReportParameter(_Documented):
+    """A value that a report takes."""
+
+    name: str
+    type: str
+    required: bool
+    default: str | None
+    description: str
+
+
+class ReportAnswer(_Documented):
+    """A report that can be run."""
+
+    name: str
+    title: str
+    audience: str
+    description: str
+    parameters: list[ReportParameter]
+    queries: list[str]
+    schedule: str
+    formats: list[str]
+    digest: str
+
+
+class ReportsAnswer(_Documented):
+    """All reports."""
+
+    reports: list[ReportAnswer]
+
+
+class ReportColumn(_Documented):
+    """A column of figures."""
+
+    name: str
+    kind: str
+
+
+class ReportRowsAnswer(_Documented):
+    """Rows of one query, a list of values each, in the order of its columns."""
+
+    title: str
+    digest: str
+    columns: list[ReportColumn]
+    rows: list[list[Any]]
+    is_cut: bool
+
+
+class ReportRunAnswer(_Documented):
+    """A run of a report: of what, knowing what, for whom; ``queries`` are its figures."""
+
+    run_id: int
+    name: str
+    title: str
+    audience: str
+    description: str
+    parameters: dict[str, Any]
+    as_known_at: datetime
+    known_by: str
+    asked_by: str
+    due_at: datetime | None
+    started_at: datetime
+    duration_ms: int
+    file_digest: str
+    row_counts: dict[str, int]
+    is_cut: bool
+    error: str | None
+    queries: dict[str, ReportRowsAnswer] | None = None
+
+
+class ReportRunLine(_Documented):
+    """A run in a list."""
+
+    run_id: int
+    name: str
+    title: str
+    as_known_at: datetime
+    known_by: str
+    asked_by: str
+    due_at: datetime | None
+    started_at: datetime
+    duration_ms: int
+    row_counts: dict[str, int]
+    is_cut: bool
+    error: str | None
+    parameters: dict[str, Any]
+    file_digest: str
+
+
+class ReportRunsAnswer(_Documented):
+    """Runs, the latest first."""
+
+    runs: list[ReportRunLine]
+
+
 class Measurement(_Documented):
     """One figure of a window of event days."""
 

@@ -27,6 +27,7 @@ from trueup.doors.api.alerts import add_alerts
 from trueup.doors.api.edge import Edge, Work
 from trueup.doors.api.errors import answer, shaped, status_of
 from trueup.doors.api.measurements import add_measurements
+from trueup.doors.api.reporting import add_reports
 from trueup.doors.api.scraping import add_metrics
 from trueup.doors.api.workers import add_workers
 from trueup.doors.auth import Authenticator, Caller, Gate, Permission, PostgresApiKeys, open_gate
@@ -70,6 +71,7 @@ def create_app(services: Services, keys: Authenticator | None = None, reports: P
     _add_health(app, services, work)
     _add_scoring(app, services, work, _guard(known, work))
     _add_reading(app, services, work, _guard(known, work))
+    add_reports(app, services, work, _guard(known, work))
     add_measurements(app, services, work, _guard(known, work)(Permission.READ, of_deployment=True))
     add_alerts(app, services, work, _guard(known, work))
     add_workers(app, work, app.state.reports, _guard(known, work)(Permission.READ))

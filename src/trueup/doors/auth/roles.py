@@ -23,6 +23,7 @@ class Permission(StrEnum):
     READ = "read"
     SCORE = "score"
     RECORD_OUTCOMES = "record outcomes"
+    RUN_REPORTS = "run reports"
     DEPLOY = "deploy"
     HANDLE_ALERTS = "handle alerts"
     MANAGE_KEYS = "manage keys"

@@ -9,9 +9,9 @@ from typing import NoReturn
 import typer
 
 from trueup.doors.cli import (
+    actions,
     alerts,
     clock,
-    actions,
     contracts,
     database,
     deploying,
@@ -22,6 +22,7 @@ from trueup.doors.cli import (
     monitoring,
     outcomes,
     reconciling,
+    reporting,
     running,
     scoring,
     spooling,
@@ -67,6 +68,7 @@ def application() -> typer.Typer:
     app.add_typer(clock.app, name="jobs")
     app.add_typer(outcomes.app, name="outcomes")
     app.add_typer(actions.app, name="action")
+    app.add_typer(reporting.app, name="report")
     return app
 
 

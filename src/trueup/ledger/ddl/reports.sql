@@ -10,3 +10,6 @@ COMMENT ON COLUMN trueup.report_runs.is_cut IS 'Whether a query had more rows th
 
 GRANT INSERT ON ledger.report_runs TO trueup_writer;
 GRANT USAGE ON SEQUENCE ledger.report_runs_run_id_seq TO trueup_writer; -- a run knows its number while it is made
+
+CREATE VIEW trueup.audit AS SELECT audit_id, at, actor, action, subject, detail FROM ledger.audit;
+COMMENT ON VIEW trueup.audit IS 'Every change that a person made: who, when, what, and of what';

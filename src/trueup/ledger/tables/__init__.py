@@ -3,7 +3,30 @@
 Each CHECK has a sentence that says which contradiction it makes impossible.
 """
 
-from trueup.ledger.tables import access, alerts, clock, gauges, messages, monitoring, outcomes, predictions, reports, streams
+from trueup.ledger.tables import (
+    access,
+    alerts,
+    clock,
+    gauges,
+    messages,
+    monitoring,
+    outcomes,
+    predictions,
+    reports,
+    streams,
+)
 from trueup.ledger.tables.common import metadata
 
-__all__ = ["access", "alerts", "clock", "gauges", "messages", "metadata", "monitoring", "outcomes", "predictions", "reports", "streams"]
+__all__ = [
+    "access",
+    "alerts",
+    "clock",
+    "gauges",
+    "messages",
+    "metadata",
+    "monitoring",
+    "outcomes",
+    "predictions",
+    "reports",
+    "streams",
+]

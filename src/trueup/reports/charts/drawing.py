@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from xml.etree import ElementTree as Xml
 
-from trueup.domain.report import CellKind, Chart, ChartKind, Column, Result, Shown
+from trueup.domain.report import CellKind, Chart, ChartKind, Result, Shown
 from trueup.reports.charts.marks import MARKS, Frame, add, colour
 from trueup.reports.charts.scales import Bands, Scale, linear, moments
 from trueup.reports.charts.series import Drawn, drawn
 from trueup.reports.writing import short, writer
 
 _CHAR = 6.0  # width of a character of a label, about
-_WIDE, _SMALL = (760.0, 280.0), (372.0, 190.0)
+_WIDE, _HALF, _SMALL = (1000.0, 290.0), (440.0, 215.0), (330.0, 185.0)
 _LINE = 18.0
+_GRID, _BASE, _INK = "#e4eaf0", "#9aa8b5", "#44525f"
+_FONT = {"font_family": "Inter, Segoe UI, Helvetica Neue, Arial, Liberation Sans, sans-serif", "font_size": 11}
 _MAX_LABEL = 26
 _HEAT_ROW = 24.0
 
@@ -27,15 +29,24 @@ class Picture:
     facet: str
 
 
-def pictures(chart: Chart, result: Result, shown: Shown, identity: str) -> list[Picture]:
+def pictures(
+    chart: Chart, result: Result, columns: Mapping[str, Shown], identity: str, *, is_alone: bool = True
+) -> list[Picture]:
     """The chart's pictures; ``identity`` begins the ids within them. None where there are no rows.
 
-    ``shown`` is how the (first) y column is shown. Raises InvalidQuery where the rows do not fit the chart.
+    ``columns`` is how columns are shown; ``is_alone``: no other chart stands beside it. Raises InvalidQuery where the
+    rows do not fit the chart.
     """
     found = drawn(chart, result)
-    size = _SMALL if len(found) > 1 else _WIDE
+    size = _SMALL if len(found) > 1 else _WIDE if is_alone or chart.kind is ChartKind.HEAT else _HALF
+    if chart.diagonal:
+        size = (size[0], size[0] * 0.8) if size is _SMALL else (_HALF[0], _HALF[0] * 0.8)
+    shown = columns.get(chart.y[0], Shown())
+    tell = writer(
+        result.columns[result.place(chart.y[0])], shown, [row[result.place(chart.y[0])] for row in result.rows]
+    )
     return [
-        Picture(_picture(chart, one, shown, f"{identity}-{i}", size, _telling(chart, result)), one.facet)
+        Picture(_picture(chart, one, shown, f"{identity}-{i}", size, tell), one.facet)
         for i, one in enumerate(found)
         if one.series
     ]
@@ -112,13 +123,13 @@ def _extent(chart: Chart, picture: Drawn) -> list[float]:
 
 
 def _axes(svg: Xml.Element, frame: Frame, chart: Chart) -> None:
-    grid = add(svg, "g", **{"class": "grid"})
-    labels = add(svg, "g", **{"class": "labels"})
+    grid = add(svg, "g", stroke=_GRID)
+    labels = add(svg, "g", fill=_INK, **_FONT)
     if isinstance(frame.y, Scale):
         for tick in frame.y.ticks:
             at = frame.y(tick.value)
             is_base = tick.value == 0 or tick is frame.y.ticks[0]
-            add(grid, "line", x1=frame.left, x2=frame.right, y1=at, y2=at, **({"class": "base"} if is_base else {}))
+            add(grid, "line", x1=frame.left, x2=frame.right, y1=at, y2=at, **({"stroke": _BASE} if is_base else {}))
             _label(labels, tick.label, frame.left - 6, at + 3.5, "end")
     else:
         for i, name in enumerate(frame.y.values):
@@ -126,7 +137,7 @@ def _axes(svg: Xml.Element, frame: Frame, chart: Chart) -> None:
     if isinstance(frame.x, Scale):
         for tick in frame.x.ticks:
             at = frame.x(tick.value)
-            add(grid, "line", x1=at, x2=at, y1=frame.bottom, y2=frame.bottom + 4, **{"class": "base"})
+            add(grid, "line", x1=at, x2=at, y1=frame.bottom, y2=frame.bottom + 4, stroke=_BASE)
             _label(labels, tick.label, at, frame.bottom + 17, "middle")
     else:
         for i in frame.x.shown(_width):
@@ -134,7 +145,7 @@ def _axes(svg: Xml.Element, frame: Frame, chart: Chart) -> None:
     if chart.diagonal and isinstance(frame.x, Scale) and isinstance(frame.y, Scale):
         low, high = max(frame.x.low, frame.y.low), min(frame.x.high, frame.y.high)
         ends = {"x1": frame.x(low), "y1": frame.y(low), "x2": frame.x(high), "y2": frame.y(high)}
-        add(grid, "line", **ends, **{"class": "diagonal"})
+        add(grid, "line", **ends, stroke=_BASE, stroke_dasharray="4 4")
 
 
 def _legend(svg: Xml.Element, chart: Chart, picture: Drawn, width: float) -> float:
@@ -142,12 +153,12 @@ def _legend(svg: Xml.Element, chart: Chart, picture: Drawn, width: float) -> flo
     names = [s.name for s in picture.series]
     if chart.kind is ChartKind.HEAT or (len(names) < 2 and not picture.left_out):
         return 12.0
-    group = add(svg, "g", **{"class": "legend"})
+    group = add(svg, "g", fill=_INK, **_FONT)
     x, y = 8.0, 12.0
     for i, name in enumerate(names):
         if x > 8 and x + 20 + _width(name) > width:
             x, y = 8.0, y + _LINE
-        add(group, "rect", x=x, y=y - 8, width=10, height=10, rx=2, fill=colour(i))
+        add(group, "rect", x=x, y=y - 8, width=10, height=10, rx=2, fill=colour(i, name))
         _label(group, name, x + 15, y + 1, "start")
         x += 32 + _width(name)
     if picture.left_out:
@@ -176,17 +187,6 @@ def _described(chart: Chart, picture: Drawn, tell: Callable[[float], str]) -> st
                 f"smallest {tell(min(values))}, largest {tell(max(values))}."
             )
     return " ".join(said).replace("_", " ")
-
-
-def _telling(chart: Chart, result: Result) -> Callable[[float], str]:
-    place = result.place(chart.y[0])
-    return writer(
-        Column(
-            chart.y[0], CellKind.NUMBER if result.columns[place].kind is CellKind.TEXT else result.columns[place].kind
-        ),
-        Shown(),
-        [row[place] for row in result.rows],
-    )
 
 
 def _clean(text: str) -> str:

@@ -12,6 +12,7 @@ from trueup.reports.charts.series import Drawn, Point, Series
 
 # Apart in hue and in darkness, so that they stay apart in grey and for the colour-blind.
 _COLOURS = ("#1f4e79", "#c7802b", "#3c8d71", "#8a3b5c", "#6f73b4", "#5d6b78", "#2c9fb3", "#a79a34")
+_VERDICTS = {"ok": "#3c8d71", "drift": "#c7802b", "breach": "#a3324a", "broken": "#a3324a", "refused": "#a3324a"}
 _HEAT_FROM, _HEAT_TO = (238, 243, 248), (20, 66, 110)
 _DOTTED = 45  # a line of at most so many points has a dot on each
 
@@ -46,9 +47,9 @@ def add(parent: Xml.Element, name: str, **attributes: object) -> Xml.Element:
     return Xml.SubElement(parent, name, texts)
 
 
-def colour(index: int) -> str:
-    """The colour of a series by its place."""
-    return _COLOURS[index % len(_COLOURS)]
+def colour(index: int, name: str = "") -> str:
+    """The colour of a series by its place; what is good or bad by its name has that colour everywhere."""
+    return _VERDICTS.get(name, _COLOURS[index % len(_COLOURS)])
 
 
 def _lines(svg: Xml.Element, picture: Drawn, frame: Frame) -> None:
@@ -59,7 +60,8 @@ def _lines(svg: Xml.Element, picture: Drawn, frame: Frame) -> None:
         path = " ".join(_path(run, frame) for run in runs)
         dashed = {"stroke_dasharray": "5 3"} if i >= len(_COLOURS) else {}
         if path:
-            add(svg, "path", d=path, fill="none", stroke=colour(i), stroke_width=1.8, stroke_linejoin="round", **dashed)
+            line = {"stroke": colour(i, series.name), "stroke_width": 1.8, "stroke_linejoin": "round", **dashed}
+            add(svg, "path", d=path, fill="none", **line)
         lonely = {run[0] for run in runs if len(run) == 1}
         shown = series.points if len(series.points) <= _DOTTED else lonely
         _dots(svg, [p for p in shown if p.y is not None], series.name, frame, i, radius=2.6)
@@ -70,7 +72,7 @@ def _area(svg: Xml.Element, picture: Drawn, frame: Frame) -> None:
     for i, series in enumerate(picture.series):
         for run in _runs(series):
             d = f"{_path(run, frame)} L {frame.at_x(run[-1]):.1f} {base:.1f} L {frame.at_x(run[0]):.1f} {base:.1f} Z"
-            add(svg, "path", d=d, fill=colour(i), fill_opacity=0.18)
+            add(svg, "path", d=d, fill=colour(i, series.name), fill_opacity=0.18)
     _lines(svg, picture, frame)
 
 
@@ -82,7 +84,8 @@ def _bars(svg: Xml.Element, picture: Drawn, frame: Frame) -> None:
         for p in series.points:
             if p.y is not None:
                 x = frame.at_x(p) - whole / 2 + i * width
-                _bar(svg, (x, max(width - (1.0 if width > 4 else 0.0), 0.6)), (0.0, p.y), frame, colour(i), series, p)
+                across = (x, max(width - (1.0 if width > 4 else 0.0), 0.6))
+                _bar(svg, across, (0.0, p.y), frame, colour(i, series.name), series, p)
 
 
 def _stacked(svg: Xml.Element, picture: Drawn, frame: Frame) -> None:
@@ -95,7 +98,8 @@ def _stacked(svg: Xml.Element, picture: Drawn, frame: Frame) -> None:
                 side = (p.x, p.y > 0)
                 below = tops.get(side, 0.0)
                 tops[side] = below + p.y
-                _bar(svg, (frame.at_x(p) - width / 2, width), (below, below + p.y), frame, colour(i), series, p)
+                across = (frame.at_x(p) - width / 2, width)
+                _bar(svg, across, (below, below + p.y), frame, colour(i, series.name), series, p)
 
 
 def _scatter(svg: Xml.Element, picture: Drawn, frame: Frame) -> None:
@@ -106,7 +110,7 @@ def _scatter(svg: Xml.Element, picture: Drawn, frame: Frame) -> None:
 
 def _heat(svg: Xml.Element, picture: Drawn, frame: Frame) -> None:
     values = [p.y for s in picture.series for p in s.points if p.y is not None]
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    low, high = (min(0.0, *values), max(values)) if values else (0.0, 1.0)
     wide = frame.x.step if isinstance(frame.x, Bands) else 8.0
     tall = frame.y.step if isinstance(frame.y, Bands) else 8.0
     for row, series in enumerate(picture.series):
@@ -136,7 +140,7 @@ def _bar(
 def _dots(svg: Xml.Element, points: list[Point], name: str, frame: Frame, index: int, *, radius: float) -> None:
     for p in points:
         if p.y is not None:
-            mark = add(svg, "circle", cx=frame.at_x(p), cy=frame.at_y(p.y), r=radius, fill=colour(index))
+            mark = add(svg, "circle", cx=frame.at_x(p), cy=frame.at_y(p.y), r=radius, fill=colour(index, name))
             _told(mark, name, _x_name(p, frame), p.y, frame)
 
 
@@ -146,7 +150,7 @@ def _band(svg: Xml.Element, series: Series, frame: Frame, index: int) -> None:
         return
     upper = " L ".join(f"{frame.at_x(p):.1f} {frame.at_y(p.high or 0.0):.1f}" for p in bounded)
     lower = " L ".join(f"{frame.at_x(p):.1f} {frame.at_y(p.low or 0.0):.1f}" for p in reversed(bounded))
-    add(svg, "path", d=f"M {upper} L {lower} Z", fill=colour(index), fill_opacity=0.14)
+    add(svg, "path", d=f"M {upper} L {lower} Z", fill=colour(index, series.name), fill_opacity=0.14)
 
 
 def _whiskers(svg: Xml.Element, series: Series, frame: Frame, index: int) -> None:
@@ -160,7 +164,7 @@ def _whiskers(svg: Xml.Element, series: Series, frame: Frame, index: int) -> Non
                 x2=x,
                 y1=frame.at_y(p.low),
                 y2=frame.at_y(p.high),
-                stroke=colour(index),
+                stroke=colour(index, series.name),
                 stroke_width=1.2,
             )
 

@@ -80,7 +80,7 @@ def moments(seconds: Sequence[float], start: float, end: float) -> Scale:
     low, high = (min(seconds), max(seconds)) if seconds else (0.0, DAY_S)
     if low == high:
         low, high = low - DAY_S / 2, high + DAY_S / 2
-    most = max(2, int(abs(end - start) / 90))
+    most = max(3, int(abs(end - start) / 75))
     return Scale(low, high, start, end, tuple(_moment_ticks(low, high, most)))
 
 

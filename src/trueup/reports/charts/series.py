@@ -12,6 +12,7 @@ from trueup.reports.charts.scales import day_label, seconds_of
 MAX_SERIES = 12
 MAX_FACETS = 24
 MAX_POINTS = 5_000
+_LARGEST = 1e100
 _FIGURES = (CellKind.INTEGER, CellKind.NUMBER)
 _MOMENTS = (CellKind.DATE, CellKind.TIMESTAMP)
 
@@ -96,8 +97,8 @@ def _drawn(
     for row in rows:
         for y in chart.y:
             name = _name(row[places[chart.series]]) if chart.series else y.replace("_", " ")
-            band = (row[places[chart.low]], row[places[chart.high]]) if chart.low else (None, None)
-            named.setdefault(name, []).append(Point(place(row), row[places[y]], *band))
+            band = (_finite(row[places[chart.low]]), _finite(row[places[chart.high]])) if chart.low else (None, None)
+            named.setdefault(name, []).append(Point(place(row), _finite(row[places[y]]), *band))
     kept = list(named.items())[: None if chart.kind is ChartKind.HEAT else MAX_SERIES]
     return Drawn(
         facet,
@@ -106,6 +107,11 @@ def _drawn(
         x_kind,
         len(named) - len(kept),
     )
+
+
+def _finite(value: float | None) -> float | None:
+    """The figure, or a gap where it is so large that no distance can be told."""
+    return value if value is not None and abs(value) < _LARGEST else None
 
 
 def _name(value: Any) -> str:

@@ -14,13 +14,14 @@ from urllib.parse import quote
 from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from trueup.domain.report import CellKind, Chart, Column, ReportRun, Result, Shown
+from trueup.domain.report import CellKind, Chart, ChartKind, Column, ReportRun, Result, Shown
 from trueup.errors import InvalidQuery
 from trueup.reports.charts.drawing import pictures
-from trueup.reports.writing import FIGURES, NARROW, day, heading, moment, writer
+from trueup.reports.writing import FIGURES, NARROW, day, heading, moment, tile_writer, writer
 
 MAX_ROWS = 300  # of a table on a page; the other formats have them all
 _DENSE = 9  # columns
+_FOLDED = 12  # rows, from where on a table stands folded below its charts
 _VERDICTS = ("ok", "drift", "breach", "provisional", "insufficient", "broken")
 
 
@@ -50,6 +51,7 @@ class Figure:
     title: str
     unit: str
     pictures: tuple[tuple[str, Markup], ...]
+    is_wide: bool
     fault: str = ""
 
 
@@ -68,16 +70,17 @@ class Section:
     is_cut: bool
     is_tiles: bool
     is_dense: bool
+    is_folded: bool
 
 
-def html_of(run: ReportRun, public_url: str = "") -> bytes:
-    """The page, in UTF-8."""
+def html_of(run: ReportRun, public_url: str = "", *, with_links: bool = True) -> bytes:
+    """The page, in UTF-8. Links lead to ``public_url``, or to the server that the page comes from."""
     page = _template().render(
         run=run,
         asked=run.asked,
         look=run.look,
         style=Markup(_style()),  # noqa: S704 - our own file
-        sections=[_section(run, result, public_url) for result in run.results],
+        sections=[_section(run, result, public_url if with_links else None) for result in run.results],
         parameters=_parameters(run),
         as_known=moment(run.asked.as_known_at),
         as_known_day=day(run.asked.as_known_at),
@@ -94,38 +97,48 @@ def policy() -> str:
     )
 
 
-def _section(run: ReportRun, result: Result, public_url: str) -> Section:
+def _section(run: ReportRun, result: Result, public_url: str | None) -> Section:
     columns = [(column, run.look.columns.get(column.name, Shown())) for column in result.columns]
     left_out = len(result.rows) - MAX_ROWS
+    is_tiles = result.query in run.look.tiles
+    figures = _figures(run, result)
     return Section(
         query=result.query,
-        title=result.title or result.query.replace("_", " ").capitalize(),
+        title=_title(result),
         digest=result.digest,
-        heads=tuple(Cell(heading(column.name, shown), _css(column)) for column, shown in columns),
-        rows=_rows(run, result, columns, public_url),
-        figures=tuple(
-            _figure(chart, result, run.look.columns, f"{result.query}-{i}")
-            for i, chart in enumerate(run.look.charts)
-            if chart.query == result.query
-        ),
-        total=f"{len(result.rows):,}".replace(",", NARROW),
-        left_out=f"{left_out:,}".replace(",", NARROW) if left_out > 0 else "",
+        heads=tuple(Cell(heading(column.name, shown), _css(column, shown)) for column, shown in columns),
+        rows=_rows(run, result, columns, public_url, is_tiles=is_tiles),
+        figures=figures,
+        total=_count(len(result.rows)),
+        left_out=_count(left_out) if left_out > 0 else "",
         is_cut=result.is_cut,
-        is_tiles=result.query in run.look.tiles,
+        is_tiles=is_tiles,
         is_dense=len(columns) > _DENSE,
+        is_folded=bool(figures) and len(result.rows) > _FOLDED,
     )
 
 
-def _rows(run: ReportRun, result: Result, columns: list[tuple[Column, Shown]], public_url: str) -> tuple[Row, ...]:
+def _title(result: Result) -> str:
+    return result.title or result.query.replace("_", " ").capitalize()
+
+
+def _count(n: int) -> str:
+    return f"{n:,}".replace(",", NARROW)
+
+
+def _rows(
+    run: ReportRun, result: Result, columns: list[tuple[Column, Shown]], public_url: str | None, *, is_tiles: bool
+) -> tuple[Row, ...]:
     shown_rows = result.rows[:MAX_ROWS]
-    writers = [writer(column, shown, [row[i] for row in shown_rows]) for i, (column, shown) in enumerate(columns)]
-    links = [public_url + run.look.links.get(column.name, _DEFAULT_LINKS.get(column.name, "")) for column, _ in columns]
-    has_behind = result.query in run.look.rows
+    write_of = tile_writer if is_tiles else writer
+    writers = [write_of(column, shown, [row[i] for row in shown_rows]) for i, (column, shown) in enumerate(columns)]
+    links = [run.look.links.get(column.name, _DEFAULT_LINKS.get(column.name, "")) for column, _ in columns]
+    has_behind = result.query in run.look.rows and public_url is not None
     rows = []
     for number, row in enumerate(shown_rows, start=1):
         cells = tuple(
-            Cell(write(cell), _css(column, cell), _filled(link, column.name, cell) if column.name in link else "")
-            for (column, _), write, link, cell in zip(columns, writers, links, row, strict=True)
+            Cell(write(cell), _css(column, shown, cell), _filled(public_url, link, column.name, cell))
+            for (column, shown), write, link, cell in zip(columns, writers, links, row, strict=True)
         )
         href = f"{public_url}/v1/report-runs/{run.run_id}/rows/{result.query}/{number}" if has_behind else ""
         rows.append(Row(number, cells, href, f"trueup report rows {run.run_id} {result.query} --row {number}"))
@@ -135,27 +148,38 @@ def _rows(run: ReportRun, result: Result, columns: list[tuple[Column, Shown]], p
 _DEFAULT_LINKS = {"prediction_id": "/v1/predictions/{prediction_id}"}
 
 
-def _filled(link: str, column: str, cell: Any) -> str:
-    return "" if cell is None else link.replace("{" + column + "}", quote(str(cell), safe=""))
+def _filled(public_url: str | None, link: str, column: str, cell: Any) -> str:
+    if public_url is None or not link or cell is None:
+        return ""
+    return public_url + link.replace("{" + column + "}", quote(str(cell), safe=""))
 
 
-def _css(column: Column, cell: Any = None) -> str:
-    if column.kind in FIGURES:
+def _css(column: Column, shown: Shown, cell: Any = None) -> str:
+    if column.kind in FIGURES or shown.format is not None:
         return "figure"
     if column.name == "verdict" and cell in _VERDICTS:
         return f"verdict {cell}"
     return "moment" if column.kind in (CellKind.DATE, CellKind.TIMESTAMP) else ""
 
 
-def _figure(chart: Chart, result: Result, columns: Mapping[str, Shown], identity: str) -> Figure:
+def _figures(run: ReportRun, result: Result) -> tuple[Figure, ...]:
+    charts = [chart for chart in run.look.charts if chart.query == result.query]
+    return tuple(
+        _figure(chart, result, run.look.columns, f"{result.query}-{i}", is_alone=len(charts) == 1)
+        for i, chart in enumerate(charts)
+    )
+
+
+def _figure(chart: Chart, result: Result, columns: Mapping[str, Shown], identity: str, *, is_alone: bool) -> Figure:
     shown = columns.get(chart.y[0], Shown())
-    title = chart.title or result.title or chart.query.replace("_", " ").capitalize()
+    title = chart.title or _title(result)
     try:
-        found = pictures(chart, result, shown, identity)
+        found = pictures(chart, result, columns, identity, is_alone=is_alone)
     except InvalidQuery as error:
-        return Figure(title, chart.unit, (), error.message)
-    drawn = tuple((one.facet, Markup(one.svg)) for one in found)  # noqa: S704 - written by an XML serializer
-    return Figure(title, chart.unit or shown.unit, drawn, "" if drawn else "nothing to draw")
+        return Figure(title, chart.unit, (), is_alone, error.message)
+    drawn = tuple((one.facet if len(found) > 1 else "", Markup(one.svg)) for one in found)  # noqa: S704 - written by an XML serializer
+    is_wide = len(found) > 1 or chart.kind is ChartKind.HEAT or (is_alone and not chart.diagonal)
+    return Figure(title, chart.unit or shown.unit, drawn, is_wide, "" if drawn else "nothing to draw")
 
 
 def _parameters(run: ReportRun) -> list[tuple[str, str]]:

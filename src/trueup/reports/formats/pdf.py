@@ -23,7 +23,7 @@ def pdf_of(run: ReportRun, public_url: str = "") -> bytes:
             """The page brings all it needs."""
             raise ValueError("nothing is fetched")
 
-    page = html_of(run, public_url)
+    page = html_of(run, public_url, with_links=bool(public_url))  # a document has no server of its own
     identity = hashlib.sha256(page).digest()[:16]  # the same run is the same document
     made = HTML(string=page.decode(), url_fetcher=Refusing()).write_pdf(pdf_identifier=identity)
     return bytes(made or b"")
