@@ -74,8 +74,12 @@ def read_fixture(path: Path) -> list[Story]:
 
 
 def run_story(story: Story, file: RuleFile, bind: Bind, run: Run, bounds: Bounds, most: int) -> Verdict:
-    """Evaluates the rule at its moments from the start to the last expectation. ``run`` answers a SELECT."""
+    """Evaluates the rule at its moments from the start to the last expectation. ``run`` answers a SELECT. Raises
+    InvalidFile, InvalidInput."""
     verdict = Verdict(story.name)
+    views = frozenset(view for query in file.file.queries for view in query.relations)
+    if foreign := sorted(set(story.given or ()) - views):
+        raise InvalidFile(f"given.{foreign[0]}: the rule does not read it")
     wanted = {story.start + _offset(one, "at"): one for one in story.expect}
     due = sorted({*moments(file.rule.schedule, story.start, max(wanted)), *wanted})
     if len(due) > most:
@@ -105,8 +109,6 @@ def _shadowed(
     text: str, views: frozenset[str], given: Mapping[str, Sequence[Mapping[str, Any]]], bound: Mapping[str, object]
 ) -> tuple[str, Mapping[str, object]]:
     """The SELECT over the given rows: every view it reads is a table of the same name and type."""
-    if foreign := sorted(set(given) - views):
-        raise InvalidFile(f"given.{foreign[0]}: the rule does not read it")
     tables = ", ".join(
         f"{view} AS (SELECT * FROM jsonb_populate_recordset(NULL::trueup.{view}, %(given_{view})s::jsonb))"  # noqa: S608
         for view in sorted(views)
