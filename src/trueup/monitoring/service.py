@@ -28,10 +28,10 @@ from trueup.monitoring.calibration import Calibration
 from trueup.monitoring.foreseeing import calibration_of, can_foresee, foreseen
 from trueup.monitoring.measuring import Of
 from trueup.monitoring.pairing import compared
-from trueup.monitoring.postgres_counting import Counting, PostgresCounting
-from trueup.monitoring.postgres_truth import Asked, PostgresTruth
 from trueup.monitoring.postgres import PostgresReferences
+from trueup.monitoring.postgres_counting import Counting, PostgresCounting
 from trueup.monitoring.postgres_measurements import PostgresMeasurements
+from trueup.monitoring.postgres_truth import Asked, PostgresTruth
 from trueup.monitoring.references import Sample, references_of
 from trueup.monitoring.staleness import stale
 from trueup.ports import Clock, ModelRegistry

@@ -8,7 +8,6 @@ outcomes are in. That is the evidence; that it can only be had late is why both 
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import numpy as np

@@ -3,7 +3,7 @@
 1. *train* on what was closed by the end of the training days.
 2. *score* the day's tickets with what was known at the moment of each, and book.
 3. *outcomes* of the incidents that were closed on the day are recorded: days after their opening or
-   months, in the order of their closing; what is opened again and closed otherwise is revised.
+   months, in the order of their closing; what is opened again and closed anew is said anew.
 
 The replay ends when the last ticket is due. What is open then has no outcome: that is censored, and
 maturity shows it. A rerun repeats every step under the same names, so the ledger gains no row.
@@ -156,7 +156,7 @@ class Replay:
         return rows[np.argsort(log.moment[rows], kind="stable")]
 
     def _true_up(self, day: np.datetime64) -> None:
-        """Records the day's closings in their order; one that is closed again with another result is revised."""
+        """Records the day's closings in their order; what is closed again is said anew."""
         history, log = self._history, self._history.log
         rows = np.flatnonzero(history.is_closing & (self._day_of == day) & self._scored[history.incident])
         if not len(rows):
