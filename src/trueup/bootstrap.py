@@ -28,6 +28,8 @@ from trueup.ledger.views import make_contract_view
 from trueup.notifying.postgres import PostgresOutbox
 from trueup.notifying.receivers import declared
 from trueup.notifying.sending import Sending
+from trueup.monitoring import opening as monitoring
+from trueup.monitoring.service import Measuring
 from trueup.outcomes.postgres import PostgresOutcomes
 from trueup.ports import Scorer
 from trueup.postgres import Pool
@@ -63,6 +65,7 @@ class Services:
     outbox: PostgresOutbox
     queries: PostgresQueries
     scoring: Scoring
+    measuring: Measuring
     deploying: Deploying
     telemetry: Telemetry
     embedded: EmbeddedPostgres | None
@@ -185,6 +188,7 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
         outbox=PostgresOutbox(writer, settings.notify),
         queries=PostgresQueries(reader, limits),
         scoring=Scoring(registry, observed, _loading(loader), utc_now, limits, telemetry.metrics),
+        measuring=monitoring.open_measuring(registry, writer, reader, utc_now, settings.monitoring),
         deploying=Deploying(registry, artifacts, _parity_check(loader)),
         telemetry=telemetry,
         embedded=embedded,

@@ -32,6 +32,7 @@ from trueup.domain.batch import (
     REQUEST_SOURCE,
     Booked,
     Channel,
+    Columns,
     Decoded,
     OutcomeReceipt,
     RefusalReason,
@@ -40,7 +41,12 @@ from trueup.domain.batch import (
 )
 from trueup.domain.contract import Contract
 from trueup.domain.deployment import Deployment, Serving
+from trueup.domain.monitoring import KnownBy, MeasurementFilter, Window
+from trueup.domain.profiling import References
+from trueup.doors.windows import known_by_of
 from trueup.errors import InstanceErrors, InvalidQuery, MissingExtra, NotFound
+from trueup.monitoring.references import check_fits, reference_contract, sample_of
+from trueup.monitoring.service import Measured, Told
 from trueup.outcomes.decoding import fitting, outcome_batches, outcome_contract
 from trueup.ports import PredictionFilter
 from trueup.scoring.service import Instances, Predicted, Response
@@ -93,6 +99,8 @@ class Trueup:
         agreed = contract if isinstance(contract, Contract) else load_contract(contract)
         if role is Role.CHAMPION:
             self._check_stream(name, agreed, serving)
+        if serving is not None and serving.monitoring is not None:
+            check_fits(serving.monitoring, agreed)
         deployed = self.services.deploying.deploy(
             name,
             contract=agreed,
@@ -221,6 +229,43 @@ class Trueup:
             for piece in pieces
         )
         return sum((self.services.outcomes.record_all(batch) for batch in batches), NOTHING_RECORDED)
+
+    def monitor(
+        self,
+        deployment: str,
+        *,
+        at: datetime | None = None,
+        known_by: KnownBy | str = KnownBy.RECORDED,
+        windows: Sequence[Window] | None = None,
+        told: Told = lambda what, done: None,
+    ) -> Measured:
+        """Counts what was booked and measures every window of which something new is known, or the given windows.
+
+        ``at`` is the instant (with zone) whose knowledge counts, now unless given; ``known_by`` says what makes a fact
+        known. ``told`` hears what is going on. Raises NotFound, InvalidInput, InvalidQuery, LedgerUnavailable.
+        """
+        moment = datetime.now(UTC) if at is None else at
+        return self.services.measuring.measure(deployment, moment, known_by_of(known_by), windows, told)
+
+    def measurements(self, where: MeasurementFilter | None = None, **filters: Any) -> list[dict[str, Any]]:
+        """Measurements, latest windows first; filters are the fields of MeasurementFilter. Raises NotFound."""
+        return self.services.measuring.listed(where or MeasurementFilter(**filters))
+
+    def reference(self, deployment: str, *data: Any, version: str | None = None) -> References:
+        """Freezes training data as the reference of a version, the champion's unless one is named.
+
+        ``data`` as for ``score``, in one or several pieces: the contract's features, the fields that slices are made
+        of, and ``score`` where the model's answers are known. A version keeps the reference that it has. Raises
+        NotFound, InvalidInput, InstanceErrors.
+        """
+        measuring, limits = self.services.measuring, self.services.settings.limits
+        contract, declared = measuring.declared(deployment, version)
+        decoder = Decoder(reference_contract(contract, declared), limits)
+        pieces = [decode(decoder, piece) for piece in data]
+        _refuse_any(pieces, 0)
+        most = self.services.settings.monitoring.reference_rows
+        rows = Columns.joined([piece.columns for piece in pieces])
+        return measuring.reference(deployment, version, sample_of(contract, declared, rows, most))
 
     def query(self, sql: str, **parameters: Any) -> Table:
         """Runs one SELECT under the read-only role; parameters are written ``%(name)s``."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from trueup.domain.batch import Floats
+from trueup.domain.batch import Floats, Role
 from trueup.domain.contract import Contract, OutputKind
 from trueup.domain.measuring import DriftMetric, DriftScore, Estimate, Floor, Verdict
 from trueup.domain.monitoring import Measurement, Monitoring, Ranking
@@ -40,20 +40,22 @@ class Of:
 
 
 def drift(of: Of, references: References, totals: Totals, declared: Monitoring) -> list[Measurement]:
-    """Distances of all features and of the score from the reference.
+    """Distances of all features and of the score from the reference; of slices PSI alone.
 
-    One metric of all features is judged together, so that many features do not make a false alarm likelier; the score
-    is by itself; slices are judged together over all of them, apart from the figures of all rows.
+    A challenger or shadow is given the champion's instances, so of it the score alone is looked at. One metric of all
+    features is judged together, so that many features do not make a false alarm likelier; the score is by itself;
+    slices are judged together over all of them, apart from the figures of all rows.
     """
     floors = _floors(declared)
     families: dict[tuple[DriftMetric, bool, bool], list[tuple[str, DriftScore]]] = {}
     for (field, slice_), profile in sorted(references.profiles.items()):
         counted = totals.get((field, slice_))
-        if counted is None or (slice_ and counted.n < declared.smallest_slice):
+        if counted is None or (slice_ and counted.n < declared.smallest_slice) or not _looks_at(of, field):
             continue
-        found = drift_scores(profile, counted.counts, floors=floors, alpha=declared.alpha, subject=field)
+        wanted = [m for m in ([DriftMetric.PSI] if slice_ else DriftMetric) if declared.keeps(m)]
+        found = drift_scores(profile, counted.counts, wanted, floors=floors, alpha=declared.alpha, subject=field)
         for score in found:
-            if declared.keeps(score.metric):
+            if score.value is not None:
                 families.setdefault((score.metric, field == SCORE, slice_ != ""), []).append((slice_, score))
     return [
         Measurement(
@@ -79,7 +81,7 @@ def quality(of: Of, totals: Totals, declared: Monitoring) -> list[Measurement]:
     """Rows, and shares of them that are late, missing, out of the reference's range, or not seen in it."""
     found = []
     for (field, slice_), counted in sorted(totals.items()):
-        if slice_ and counted.n < declared.smallest_slice:
+        if (slice_ and counted.n < declared.smallest_slice) or not (field == ROWS or _looks_at(of, field)):
             continue
         if field == ROWS:
             found.append(Measurement(of.model_version_id, of.role, "rows", float(counted.n), counted.n, slice=slice_))
@@ -187,6 +189,10 @@ def _bounds(contract: Contract, metric: str, truth: Truth) -> tuple[float | None
         return None, None
     scored = truth.where(~np.isnan(truth.scores))
     return bounds(lambda events: statistic(scored.scores, events), scored.events)
+
+
+def _looks_at(of: Of, field: str) -> bool:
+    return of.role == Role.CHAMPION or field == SCORE
 
 
 def _floors(declared: Monitoring) -> dict[DriftMetric, Floor]:

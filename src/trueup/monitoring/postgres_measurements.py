@@ -49,6 +49,7 @@ _CHANGED = """
       AND CASE %(by)s WHEN 'recorded' THEN recorded_at ELSE observed_at END <= %(at)s
     GROUP BY event_day
 """
+_KNOWN = "measurements_as_known(coalesce(%(at)s::timestamptz, 'infinity'), %(known_by)s)"
 _LISTED = """
     SELECT * FROM {known} m
     WHERE m.deployment = %(deployment)s AND (%(metric)s::text IS NULL OR m.metric = %(metric)s)
@@ -126,7 +127,7 @@ class PostgresMeasurements:
         """Measurements, latest windows first. Raises InvalidQuery."""
         if not 1 <= where.limit <= self._most_listed:
             raise InvalidQuery(f"a listing has 1 to {self._most_listed} measurements")
-        known = "measurements" if where.history else "measurements_as_known(coalesce(%(at)s, 'infinity'), %(known_by)s)"
+        known = "measurements" if where.history else _KNOWN
         values: Mapping[str, Any] = {**asdict(where), "known_by": str(where.known_by)}
         with self._reader.transaction() as connection:
             cursor = connection.cursor(row_factory=dict_row)

@@ -78,7 +78,7 @@ class PostgresTruth:
         self._settings = settings
 
     def read(self, asked: Asked) -> Truth:
-        """The truth of the rows, or of a part chosen by the predictions' ids where there are more than ``exact_rows``."""
+        """The truth of the rows; of more than ``exact_rows`` that of a part, chosen by the predictions' ids."""
         step = max(1, -(-asked.rows // self._settings.exact_rows))
         segments = segments_of(asked.slices)
         columns = [(name, kind) for name, kind, _ in _COLUMNS]
@@ -96,8 +96,8 @@ class PostgresTruth:
             for i, value in enumerate(held)
         }
         masks = {name: whole.pop(name).astype(bool) for name in ("due", "closed")}
-        columns = {name: whole[name] for name, *_ in _COLUMNS if name in whole}
-        return Truth(**columns, **masks, slices=slices, share=1 / step)
+        values_of = {name: whole[name] for name, *_ in _COLUMNS if name in whole}
+        return Truth(**values_of, **masks, slices=slices, share=1 / step)
 
     def pairs(self, asked: Asked, challenger: int) -> Pairs:
         """What the champion, whichever it was, and a version in the asked role said of the same instances."""

@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from trueup.domain.batch import Role
+from trueup.domain.contract import Contract
 from trueup.domain.deployment import Deployment, ModelVersion
 from trueup.domain.monitoring import KnownBy, Measurement, MeasurementFilter, Monitoring, Run, Window, WindowKind
 from trueup.domain.profiling import ROWS, Counted, References
@@ -120,6 +121,11 @@ class Measuring:
         assert of.model_version_id is not None
         made = references_of(of.contract, sample, declared)
         return self._references.freeze(_id(deployment), of.model_version_id, made)
+
+    def declared(self, name: str, version: str | None) -> tuple[Contract, Monitoring]:
+        """The contract of a version, the champion's unless one is named, and how the deployment is measured."""
+        deployment, declared = self._declared(name)
+        return self._version(deployment, version).contract, declared
 
     def listed(self, where: MeasurementFilter) -> list[dict[str, Any]]:
         """Measurements, latest windows first. Raises NotFound, InvalidQuery."""

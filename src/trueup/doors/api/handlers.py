@@ -30,6 +30,7 @@ from trueup.errors import (
     no_contract,
     no_prediction,
 )
+from trueup.monitoring.references import check_fits
 from trueup.outcomes.decoding import fitting, outcome_batches, outcome_contract
 from trueup.ports import PredictionFilter
 
@@ -76,13 +77,16 @@ def deploy(services: Services, body: bytes, caller: Caller) -> HttpResponse:
         else parse_contract(request.contract)
     )
     check_brought(services, contract, caller)
+    serving = None if request.serving is None else _serving(request.serving)
+    if serving is not None and serving.monitoring is not None:
+        check_fits(serving.monitoring, contract)
     folder = services.settings.data_dir / "models"
     deployed = services.deploying.deploy(
         request.name,
         contract=contract,
         models=[_stored(folder, a.runtime, a.digest) for a in request.artifacts],
         version=request.version,
-        serving=None if request.serving is None else _serving(request.serving),
+        serving=serving,
         libraries=request.libraries,
         role=request.role,
         by=caller.actor,

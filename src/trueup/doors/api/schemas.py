@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trueup.domain.batch import Channel, Role, Status
 from trueup.domain.deployment import Runtime
+from trueup.domain.measuring import Verdict
+from trueup.domain.monitoring import KnownBy, WindowKind
 
 Key = Annotated[str, msgspec.Meta(min_length=1)]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -313,3 +315,39 @@ class PredictionAnswer(PredictionSummary):
     outcome: float | str | None = Field(description="what really happened; null as long as nobody said")
     outcome_known_at: datetime | None
     outcome_revision: int | None
+
+
+class Measurement(_Documented):
+    """One figure of a window of event days."""
+
+    measurement_id: int
+    deployment: str
+    model_version: str
+    role: Role
+    metric: str
+    field: str = Field(description="a feature, or `score`; empty where it does not apply")
+    slice: str = Field(description="FIELD=VALUE; empty for all rows")
+    window_kind: WindowKind
+    window_first: date
+    window_last: date
+    known_at: datetime = Field(description="the instant whose knowledge the figure is made of")
+    known_by: KnownBy
+    value: float | None
+    low: float | None = Field(description="with high the interval, or of a provisional figure its bounds")
+    high: float | None
+    n: int
+    reference_n: int | None
+    critical: float | None = Field(description="what chance alone exceeds with probability alpha")
+    p_value: float | None
+    q_value: float | None = Field(description="the p-value corrected for all that were judged together")
+    floor: float | None = Field(description="from where on the figure matters")
+    verdict: Verdict | None
+    maturity: float | None = Field(description="share of the outcomes due that are known")
+    computed_at: datetime
+    run_id: int
+
+
+class MeasurementsAnswer(_Documented):
+    """Latest windows first."""
+
+    measurements: list[Measurement]

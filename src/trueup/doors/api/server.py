@@ -25,6 +25,7 @@ from trueup.doors.api import documents, handlers, schemas
 from trueup.doors.api.admin import AdminApart
 from trueup.doors.api.edge import Edge, Work
 from trueup.doors.api.errors import answer, shaped, status_of
+from trueup.doors.api.measurements import add_measurements
 from trueup.doors.api.scraping import add_metrics
 from trueup.doors.api.workers import add_workers
 from trueup.doors.auth import Authenticator, Caller, Gate, Permission, PostgresApiKeys, open_gate
@@ -68,6 +69,7 @@ def create_app(services: Services, keys: Authenticator | None = None, reports: P
     _add_health(app, services, work)
     _add_scoring(app, services, work, _guard(known, work))
     _add_reading(app, services, work, _guard(known, work))
+    add_measurements(app, services, work, _guard(known, work)(Permission.READ, of_deployment=True))
     add_workers(app, work, app.state.reports, _guard(known, work)(Permission.READ))
     add_metrics(app, services, _guard(known, work)(Permission.READ).dependency)
     _add_error_handlers(app)

@@ -17,6 +17,7 @@ from trueup.doors.cli import (
     letters,
     listing,
     messages,
+    monitoring,
     reconciling,
     running,
     scoring,
@@ -55,6 +56,7 @@ def application() -> typer.Typer:
     app.add_typer(contracts.app, name="contract")
     app.add_typer(database.app, name="db")
     app.add_typer(keys.app, name="keys")
+    app.add_typer(monitoring.app, name="monitor")
     app.add_typer(spooling.app, name="spool")
     app.add_typer(letters.app, name="dlq")
     app.add_typer(alerts.app, name="alert")
