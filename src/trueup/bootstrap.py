@@ -201,12 +201,16 @@ def open_sending(services: Services) -> Sending:
     return Sending(services.outbox, declared(services.settings.notify), services.settings.notify)
 
 
-def open_alerts(services: Services) -> tuple[AlertEngine, Handling]:
-    """What evaluates alert rules, and what people do about alerts."""
-    settings, routing = services.settings.alerts, RoutingFile(services.settings.alerts.routing)
+def open_alerts(services: Services) -> AlertEngine:
+    """What evaluates alert rules and tells of alerts. Raises InvalidFile where the routing file is none."""
+    settings = services.settings.alerts
     store, folders = PostgresAlerts(services._pools[1], services.outbox), RuleFolders(settings.folders)
-    engine = AlertEngine(store, services.queries, folders, routing.read, settings, utc_now)
-    return engine, Handling(store, settings, utc_now)
+    return AlertEngine(store, services.queries, folders, RoutingFile(settings.routing).read, settings, utc_now)
+
+
+def alert_handling(services: Services) -> Handling:
+    """What people do about alerts."""
+    return Handling(PostgresAlerts(services._pools[1], services.outbox), services.settings.alerts, utc_now)
 
 
 def utc_now() -> datetime:

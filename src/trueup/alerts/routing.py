@@ -21,7 +21,7 @@ MOST_BYTES = 256 * 1024
 MOST = 200
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _TIMES = re.compile(r"(\d\d):(\d\d)-(\d\d):(\d\d)\Z")
-_ON = {"business_days": True, "closed_days": False, None: None}
+_OPEN = {"business": True, "closed": False, None: None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,23 +101,23 @@ def _inhibition(value: object) -> Inhibition:
 
 def _mute_time(name: str, value: object) -> MuteTime:
     what = f"mute_times.{name}"
-    body = _object(value, what, {"zone", "weekdays", "times", "calendar", "on"})
-    calendar, days, on = body.get("calendar", "weekdays"), body.get("weekdays"), body.get("on")
-    if calendar not in CALENDARS or on not in _ON or ("calendar" in body and on is None):
-        raise InvalidFile(f"{what}: calendar is one of {', '.join(CALENDARS)}, with on: business_days or closed_days")
-    if days is not None and (not isinstance(days, list) or not set(days) <= set(_DAYS) or not days):
+    body = _object(value, what, {"zone", "weekdays", "times", "calendar", "days"})
+    calendar, named, days = body.get("calendar", "weekdays"), body.get("weekdays"), body.get("days")
+    if calendar not in CALENDARS or days not in _OPEN or ("calendar" in body and days is None):
+        raise InvalidFile(f"{what}: calendar is one of {', '.join(CALENDARS)}, with days: business or closed")
+    if named is not None and (not isinstance(named, list) or not set(named) <= set(_DAYS) or not named):
         raise InvalidFile(f"{what}: weekdays are {', '.join(_DAYS)}")
     minutes = tuple(_minutes(text, what) for text in body.get("times") or [])
-    if not minutes and days is None and on is None:
-        raise InvalidFile(f"{what}: times, weekdays or on is needed, for nothing else would ever be told")
-    weekdays = None if days is None else frozenset(_DAYS.index(day) for day in days)
-    return MuteTime(name, _zone(body.get("zone", "UTC"), what), weekdays, minutes, calendar, _ON[on])
+    if not minutes and named is None and days is None:
+        raise InvalidFile(f"{what}: times, weekdays or days is needed, for nothing else would ever be told")
+    weekdays = None if named is None else frozenset(_DAYS.index(day) for day in named)
+    return MuteTime(name, _zone(body.get("zone", "UTC"), what), weekdays, minutes, calendar, _OPEN[days])
 
 
 def _zone(name: object, what: str) -> str:
     try:
         return ZoneInfo(str(name)).key
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError):
         raise InvalidFile(f"{what}: zone is a name like Europe/Vienna") from None
 
 

@@ -23,6 +23,7 @@ from trueup.bootstrap import Services
 from trueup.domain.batch import Status
 from trueup.doors.api import documents, handlers, schemas
 from trueup.doors.api.admin import AdminApart
+from trueup.doors.api.alerts import add_alerts
 from trueup.doors.api.edge import Edge, Work
 from trueup.doors.api.errors import answer, shaped, status_of
 from trueup.doors.api.measurements import add_measurements
@@ -70,6 +71,7 @@ def create_app(services: Services, keys: Authenticator | None = None, reports: P
     _add_scoring(app, services, work, _guard(known, work))
     _add_reading(app, services, work, _guard(known, work))
     add_measurements(app, services, work, _guard(known, work)(Permission.READ, of_deployment=True))
+    add_alerts(app, services, work, _guard(known, work))
     add_workers(app, work, app.state.reports, _guard(known, work)(Permission.READ))
     add_metrics(app, services, _guard(known, work)(Permission.READ).dependency)
     _add_error_handlers(app)

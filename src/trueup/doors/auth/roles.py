@@ -24,13 +24,14 @@ class Permission(StrEnum):
     SCORE = "score"
     RECORD_OUTCOMES = "record outcomes"
     DEPLOY = "deploy"
+    HANDLE_ALERTS = "handle alerts"
     MANAGE_KEYS = "manage keys"
 
 
 PERMISSIONS: dict[ApiRole, frozenset[Permission]] = {
     ApiRole.READER: frozenset({Permission.READ}),
     ApiRole.SCORER: frozenset({Permission.READ, Permission.SCORE}),
-    ApiRole.OPERATOR: frozenset({Permission.READ, Permission.SCORE, Permission.RECORD_OUTCOMES, Permission.DEPLOY}),
+    ApiRole.OPERATOR: frozenset(Permission) - {Permission.MANAGE_KEYS},
     ApiRole.ADMIN: frozenset(Permission),
 }
 

@@ -266,4 +266,4 @@ def _services() -> Services:
 def _engine(services: Services) -> AlertEngine:
     from trueup.bootstrap import open_alerts
 
-    return open_alerts(services)[0]
+    return open_alerts(services)

@@ -90,11 +90,11 @@ def ack(
     as_json: JsonOption = False,
 ) -> None:
     """Take an alert in hand: it is neither repeated nor escalated. Its end is still told."""
-    from trueup.bootstrap import open_alerts
+    from trueup.bootstrap import alert_handling
 
     with _services() as services:
         full = str(_named(services, alert_id)["alert_id"])
-        done = open_alerts(services)[1].acknowledge(full, by=_actor(by), comment=comment)
+        done = alert_handling(services).acknowledge(full, by=_actor(by), comment=comment)
     if as_json:
         print_json({"alert_id": full, "acknowledged_by": done.acknowledged_by, "acknowledged_at": done.acknowledged_at})
     else:
@@ -109,11 +109,11 @@ def assign(
     as_json: JsonOption = False,
 ) -> None:
     """Say whose an alert is."""
-    from trueup.bootstrap import open_alerts
+    from trueup.bootstrap import alert_handling
 
     with _services() as services:
         full = str(_named(services, alert_id)["alert_id"])
-        done = open_alerts(services)[1].assign(full, to, by=_actor(by))
+        done = alert_handling(services).assign(full, to, by=_actor(by))
     if as_json:
         print_json({"alert_id": full, "assigned_to": done.assigned_to})
     else:
@@ -133,11 +133,11 @@ def silence(
     """Tell nobody of alerts that all matchers match, for a while. They are evaluated all the same."""
     from trueup.alerts.durations import parse_duration
     from trueup.alerts.matching import parse_matchers
-    from trueup.bootstrap import open_alerts
+    from trueup.bootstrap import alert_handling
 
     found = parse_matchers(matchers)
     with _services() as services:
-        handling = open_alerts(services)[1]
+        handling = alert_handling(services)
         done = handling.silence(found, lasting=parse_duration(lasting, "--for"), by=_actor(by), comment=comment)
     if as_json:
         print_json({"silence_id": done.silence_id, "starts_at": done.starts_at, "ends_at": done.ends_at})
@@ -152,10 +152,10 @@ def unsilence(
     as_json: JsonOption = False,
 ) -> None:
     """End a silence now."""
-    from trueup.bootstrap import open_alerts
+    from trueup.bootstrap import alert_handling
 
     with _services() as services:
-        done = open_alerts(services)[1].unsilence(silence_id, by=_actor(by))
+        done = alert_handling(services).unsilence(silence_id, by=_actor(by))
     if as_json:
         print_json({"silence_id": silence_id, "ends_at": done.ends_at})
     else:
