@@ -310,17 +310,19 @@ class TestRules:
 
     def test_the_clock_tells_of_open_tickets_that_were_known_to_be_likely(self, replayed: Replayed):
         rule = read_rules([RULES]).readable["sla_clock"]
-        rows = {r["business_key"]: r for r in replayed.truth()}
+        log = replayed.history
+        numbers = log.log.number[log.log.first].tolist()
+        closed_at = dict(zip(numbers, log.closed_at.astype("datetime64[us]").tolist(), strict=True))
         now = datetime.combine(replayed.trained_until + timedelta(days=20), datetime.min.time(), UTC)
         bound = rule.file.bind({}, now=now, known_by="observed")
         (query,) = rule.file.queries
         told = replayed.up.services.queries.rows(query.text, bound)
         expected = {
-            key
-            for key, r in rows.items()
+            r["business_key"]
+            for r in replayed.truth()
             if r["score"] >= 0.8
             and timedelta(days=7) <= now - r["event_time"] < timedelta(days=9)
-            and not (r["observed_at"] is not None and r["observed_at"] <= now)
+            and not ((closed := closed_at[r["business_key"]]) and closed.replace(tzinfo=UTC) <= now)
         }
         assert {t["incident"] for t in told} == expected
         assert expected

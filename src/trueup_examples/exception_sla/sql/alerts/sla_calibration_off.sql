@@ -4,7 +4,7 @@ owner: model-risk
 severity: warning
 schedule: "30 6 * * *"
 summary: "{{ labels.deployment }} {{ labels.model_version }} says what does not happen: calibration error {{ value | number }}"
-description: "Of the tickets opened from {{ first }} to {{ last }}, {{ maturity | percent }} of those due are known; above {{ bound | number }} a probability is no longer one."
+description: "Of the tickets opened from {{ first }} to {{ last }}, {{ known }} of those due are known; above {{ bound }} a probability is no longer one."
 runbook: docs/tutorials/exception-queue.md#the-calibration-alarm
 group_by: [alertname, deployment]
 label_columns: [deployment, model_version]
@@ -26,7 +26,7 @@ WITH judged AS (
       AND m.window_last + 30 <= m.known_at::date
     ORDER BY m.deployment, m.model_version, m.window_first DESC, m.known_at DESC, m.measurement_id DESC
 )
-SELECT j.deployment, j.model_version, j.value, j.maturity, j.window_first::text AS first, j.window_last::text AS last,
-       %(above)s::double precision AS bound
+SELECT j.deployment, j.model_version, j.value, to_char(100 * j.maturity, 'FM990') || ' %%' AS known, to_char(j.window_first, 'YYYY-MM-DD') AS first, to_char(j.window_last, 'YYYY-MM-DD') AS last,
+       %(above)s::text AS bound
 FROM judged j
 WHERE j.value > %(above)s::double precision

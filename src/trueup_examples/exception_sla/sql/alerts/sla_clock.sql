@@ -4,8 +4,8 @@ owner: service-desk
 severity: warning
 schedule: every 1h
 keep_firing_for: 1h
-summary: "{{ labels.incident }} will probably miss its SLA and has {{ left_days | number }} days left"
-description: "Opened {{ age_days | number }} days ago and still open; the model said {{ value | percent }} when it was opened."
+summary: "{{ labels.incident }} will probably miss its SLA and has {{ left_days }} days left"
+description: "Opened {{ age_days }} days ago and still open; the model said {{ value | percent }} when it was opened."
 runbook: docs/tutorials/exception-queue.md#the-sla-clock
 group_by: [alertname, deployment]
 label_columns: [deployment, incident]
@@ -19,8 +19,8 @@ parameters:
 SELECT p.deployment,
        p.business_key AS incident,
        p.score AS value,
-       extract(epoch FROM %(now)s::timestamptz - p.event_time)::double precision / 86400 AS age_days,
-       %(sla_days)s::double precision - extract(epoch FROM %(now)s::timestamptz - p.event_time)::double precision / 86400
+       to_char(extract(epoch FROM %(now)s::timestamptz - p.event_time) / 86400, 'FM990.0') AS age_days,
+       to_char(%(sla_days)s::numeric - extract(epoch FROM %(now)s::timestamptz - p.event_time) / 86400, 'FM990.0')
            AS left_days
 FROM predictions p
 WHERE p.deployment = %(deployment)s
