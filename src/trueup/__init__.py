@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from trueup.contracts.reading import dump_contract, load_contract
     from trueup.domain.batch import Channel, Role, Status
     from trueup.domain.contract import Contract, Field, FieldRole, FieldType, Label, Output
-    from trueup.domain.deployment import Deployment, Fallback, Mode, ReplayGrade, Runtime, Serving
+    from trueup.domain.deployment import Deployment, Fallback, Mode, ReplayGrade, Runtime, Serving, Untreated
     from trueup.doors.python import Batch, Scores, Table, Trueup, connect
     from trueup.errors import TrueupError
     from trueup.ports import PredictionFilter
@@ -33,7 +33,7 @@ _HOME = {
     **{n: ("trueup.domain.contract", n) for n in ("Contract", "Field", "FieldRole", "FieldType", "Label", "Output")},
     **{
         n: ("trueup.domain.deployment", n)
-        for n in ("Deployment", "Fallback", "Mode", "ReplayGrade", "Runtime", "Serving")
+        for n in ("Deployment", "Fallback", "Mode", "ReplayGrade", "Runtime", "Serving", "Untreated")
     },
     **{n: ("trueup.doors.python", n) for n in ("Batch", "Scores", "Table", "Trueup", "connect")},
 }
@@ -61,6 +61,7 @@ __all__ = [
     "Table",
     "Trueup",
     "TrueupError",
+    "Untreated",
     "compare_contracts",
     "connect",
     "dump_contract",

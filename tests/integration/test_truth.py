@@ -123,7 +123,8 @@ def test_what_was_known_at_an_instant_stays_so(up: trueup.Trueup, batches: list[
         (at,) = up.query("SELECT clock_timestamp() AS at").rows()
         seen.append((at["at"], history(up, item, "outcomes")))
     for at, then in seen:
-        sql = "SELECT revision, observed_at, state, value_number FROM outcomes_as_known(%(at)s) WHERE business_key = %(item)s"
+        columns = "revision, observed_at, state, value_number"
+        sql = f"SELECT {columns} FROM outcomes_as_known(%(at)s) WHERE business_key = %(item)s"
         assert [tuple(row.values()) for row in up.query(sql, at=at, item=item).rows()] == then
 
 

@@ -97,6 +97,24 @@ class Fallback:
 
 
 @dataclass(frozen=True, slots=True)
+class Untreated:
+    """The slice of items that is left alone, so that it stays visible what happens when nothing is done.
+
+    An item is in it by a hash of its business key under ``salt``: at random, for whoever asks about the item and
+    however often, and found again by anyone who knows both. Another salt draws another slice.
+    """
+
+    share: float  # of all items, in (0, 0.5]
+    salt: str
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 0.5:
+            raise ValueError("the untreated share lies above 0 and is at most 0.5")
+        if not 1 <= len(self.salt.encode()) <= 64:
+            raise ValueError("the salt of the untreated slice has 1 to 64 bytes")
+
+
+@dataclass(frozen=True, slots=True)
 class Serving:
     """How a deployment answers; every bound of the scoring path that is the deployment's own."""
 
@@ -111,6 +129,7 @@ class Serving:
     stream: Stream | None = None  # the topic it answers, beside every other door
     outcomes: Stream | None = None  # the topic its outcomes arrive on
     monitoring: Monitoring | None = None  # how it is measured; None: it is not
+    untreated: Untreated | None = None  # the slice of items that is left alone
 
     def __post_init__(self) -> None:
         if self.stream is not None and self.outcomes is not None and self.stream.topic == self.outcomes.topic:

@@ -48,10 +48,10 @@ class Verdict(StrEnum):
 class Profile:
     """One field's bins, frozen from a reference, and how many of its rows fell into each.
 
-    The bins of a numeric field are, in order: ``missing``, ``below`` (the reference's minimum), one for each interval
-    between ``edges``, ``above``. Interval i is [edges[i], edges[i + 1]); the last edge is the next double above the
-    reference's maximum. A value that is tied often, or one of a few distinct ones, has an interval of its own,
-    [value, next double).
+    The bins of a numeric field are, in order: ``missing``, ``below``, one for each interval between ``edges``, and
+    ``above``. Interval i is [edges[i], edges[i + 1]). What is below lies beneath the reference's minimum, or is that
+    minimum if just one row of the reference has it; and so with ``above``. A value that is tied often, or one of a
+    few distinct ones, has an interval of its own, [value, next double).
 
     The bins of a category are: ``missing``, one for each of the most frequent categories, ``other`` (less frequent),
     ``rare`` (so rare that a reference taken again would have others in their place) and ``unseen`` (none of
@@ -73,6 +73,9 @@ class Profile:
     places: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # (categories,) the bin of each
     mean: float = 0.0  # of the reference's finite values, 0 for a category
     deviation: float = 0.0  # their standard deviation, of the population
+    low: float = 0.0  # the range in which values are held for Wasserstein: without the outermost half percent of
+    high: float = 0.0  # the reference on either side, so that its own wild values count for little too
+    scale: float = 0.0  # standard deviation of the reference's values held so
 
     @property
     def n(self) -> int:
@@ -94,12 +97,17 @@ class Profile:
         """Counts (..., bins) of a numeric field without its missing values (..., bins - 1), lowest bin first."""
         return counts[..., 1:]
 
+    @property
+    def held_edges(self) -> Floats:
+        """The edges (intervals + 1,) as they are for Wasserstein: those outside ``low`` and ``high`` lie on these."""
+        return np.clip(self.edges, self.low, self.high)
+
     def missing(self, counts: Ints) -> int:
         """How many of the rows counted have no value."""
         return int(counts[0])
 
     def outside(self, counts: Ints) -> int:
-        """How many of the rows counted are below the reference's minimum or above its maximum; 0 for a category."""
+        """How many of the rows counted are below or above; 0 for a category."""
         return int(counts[1] + counts[-1]) if self.kind is ProfileKind.NUMERIC else 0
 
     def unseen(self, counts: Ints) -> int:
@@ -125,6 +133,9 @@ class Profile:
             "places": self.places.tolist(),
             "mean": self.mean,
             "deviation": self.deviation,
+            "low": self.low,
+            "high": self.high,
+            "scale": self.scale,
         }
 
     @classmethod
@@ -141,6 +152,9 @@ class Profile:
             places=np.array(document["places"], np.int64),
             mean=float(document["mean"]),
             deviation=float(document["deviation"]),
+            low=float(document["low"]),
+            high=float(document["high"]),
+            scale=float(document["scale"]),
         )
 
 

@@ -19,6 +19,7 @@ from trueup.domain.batch import Bools, Floats, Ints
 from trueup.domain.measuring import Profile, ProfileKind
 
 MISSING, BELOW, ABOVE, OTHER, RARE, UNSEEN = "missing", "below", "above", "other", "rare", "unseen"
+_LARGEST = float(np.finfo(np.float64).max)  # there is no double above it to end an interval
 _BLOCK = 65_536  # values sorted at a time: a block and its copy stay in the processor's cache
 
 
@@ -28,11 +29,12 @@ def numeric_profile(sample: ArrayLike, weights: ArrayLike | None = None, *, bins
     ``weights`` (n,) are frequencies: how many rows each value stands for. ``fine`` is about how many intervals there
     are, ``bins`` about how many groups of them. Where no more than ``fine / 2`` values are distinct and each is there
     more than once, each becomes an interval of its own, and what lies between two of them is *unseen*. Infinities lie
-    outside any range. A reference without finite values has no range: whatever comes is below it.
+    outside any range, as does the largest double. A reference without finite values has no range: whatever comes is
+    below it.
     """
-    values = np.asarray(sample, np.float64).ravel()
+    values = np.asarray(sample, np.float64).ravel() + 0.0  # one nought, not two
     repeats = _repeats(weights, len(values))
-    usable = np.isfinite(values) & (repeats > 0)
+    usable = (np.abs(values) < _LARGEST) & (repeats > 0)
     distinct, place = np.unique(values[usable], return_inverse=True)
     mass = np.bincount(place, repeats[usable], len(distinct))
     separate = 0 < len(distinct) <= fine // 2 and bool((mass > 1).all())
@@ -41,8 +43,7 @@ def numeric_profile(sample: ArrayLike, weights: ArrayLike | None = None, *, bins
     gaps = np.zeros(len(counted) - 3, bool) if not separate else ~np.isin(edges[:-1], distinct)
     each = separate and len(distinct) <= bins
     groups, group_names = _groups(edges, counted[2:-1], gaps, None if each else bins)
-    total = float(mass.sum()) or 1.0
-    mean = float(mass @ distinct) / total
+    low, high = _held(distinct, mass, fine)
     return Profile(
         kind=ProfileKind.NUMERIC,
         names=(MISSING, BELOW, *(_interval(edges, i, i + 1) for i in range(len(counted) - 3)), ABOVE),
@@ -50,8 +51,11 @@ def numeric_profile(sample: ArrayLike, weights: ArrayLike | None = None, *, bins
         groups=groups,
         group_names=group_names,
         edges=edges,
-        mean=mean,
-        deviation=math.sqrt(float(mass @ (distinct - mean) ** 2) / total),
+        mean=_moments(distinct, mass)[0],
+        deviation=_moments(distinct, mass)[1],
+        low=low,
+        high=high,
+        scale=_moments(np.clip(distinct, low, high), mass)[1],
     )
 
 
@@ -170,8 +174,9 @@ def _own_edges(distinct: Floats) -> Floats:
 def _quantile_edges(distinct: Floats, mass: NDArray[Any], fine: int) -> Floats:
     """Edges at values of the reference, about ``fine`` intervals of equal mass.
 
-    A value that has the mass of two intervals gets one of its own: its interval ends at the next value there is, or,
-    where that is not an edge, at the next double.
+    A value that has the mass of two intervals gets one of its own. The least and the greatest value, where each is
+    there once, are left to ``below`` and ``above``: of a reference taken again one row in n would lie beyond either,
+    so bins that are empty in the reference by their making would look like drift when such a row comes.
     """
     if not len(distinct):
         return np.zeros(0)
@@ -182,8 +187,32 @@ def _quantile_edges(distinct: Floats, mass: NDArray[Any], fine: int) -> Floats:
         np.concatenate([[0], np.minimum(at, len(distinct) - 1), np.flatnonzero(mass * fine >= 2 * total)])
     )
     heavy = np.flatnonzero(mass * fine >= 2 * total)
-    ends = heavy[~np.isin(heavy + 1, starts) & (heavy + 1 < len(distinct))]
-    return np.unique(np.concatenate([distinct[starts], _after(distinct[ends]), _after(distinct[-1:])]))
+    starts = np.unique(np.concatenate([[0], np.minimum(at, len(distinct) - 1), heavy]))
+    ends = np.array([distinct[0], _after(distinct[-1])])
+    if len(distinct) > 2:
+        ends = np.where(mass[[0, -1]] == 1, [_after(distinct[0]), distinct[-1]], ends)
+    return np.unique(np.clip(np.concatenate([distinct[starts], _after(distinct[heavy]), ends]), *ends))
+
+
+def _held(distinct: Floats, mass: NDArray[Any], fine: int) -> tuple[float, float]:
+    """The range without the outermost 1 / ``fine`` of all rows on either side; all of it if that is one value."""
+    if not len(distinct):
+        return 0.0, 0.0
+    up_to = np.cumsum(mass)
+    low, high = np.searchsorted(up_to, up_to[-1] * np.array([1 / fine, 1 - 1 / fine]), "right")
+    if low == high:
+        return float(distinct[0]), float(distinct[-1])
+    return float(distinct[low]), float(distinct[min(high, len(distinct) - 1)])
+
+
+def _moments(values: Floats, mass: NDArray[Any]) -> tuple[float, float]:
+    """Mean and standard deviation of the population; of nothing, 0."""
+    if not len(values):
+        return 0.0, 0.0
+    unit = float(np.abs(values).max()) or 1.0  # squares of what is left do not overflow
+    total, scaled = mass.sum(), values / unit
+    mean = float(mass @ scaled / total)
+    return mean * unit, math.sqrt(float(mass @ (scaled - mean) ** 2 / total)) * unit
 
 
 def _groups(edges: Floats, inside: Ints, gaps: Bools, bins: int | None) -> tuple[Ints, tuple[str, ...]]:
@@ -199,7 +228,8 @@ def _groups(edges: Floats, inside: Ints, gaps: Bools, bins: int | None) -> tuple
     for i, mass in enumerate(inside[kept].tolist()):
         opens = not masses or masses[-1] + mass / 2 > target
         if opens and len(masses) > 1 and masses[-1] < target / 2:
-            masses[-2] += masses.pop()
+            light = masses.pop()
+            masses[-1] += light
             starts.pop()
         if opens:
             starts.append(i)

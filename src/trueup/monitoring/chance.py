@@ -72,7 +72,7 @@ def by_chance(
 def distance(profile: Profile, metric: DriftMetric, reference: Any, current: Any) -> Any:
     """The distance named, of counts (..., bins): grouped ones, or ordered ones for KS and Wasserstein."""
     if metric is DriftMetric.WASSERSTEIN:
-        return distances.wasserstein(reference, current, profile.edges, profile.deviation)
+        return distances.wasserstein(reference, current, profile.held_edges, profile.scale)
     return _DISTANCES[metric](reference, current)
 
 
@@ -158,7 +158,7 @@ def _fluctuations(profile: Profile, metric: DriftMetric) -> _Drawn:
             continue
         bridge = np.cumsum(noise, -1)[:, :-1]
         area = metric is DriftMetric.WASSERSTEIN
-        widths = np.diff(profile.edges) / (profile.deviation or np.inf)
+        widths = np.diff(profile.held_edges) / (profile.scale or np.inf)
         parts.append(distances.area_between(bridge, widths) if area else np.abs(bridge).max(-1))
     return _Drawn(np.concatenate(parts))
 

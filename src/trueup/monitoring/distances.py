@@ -82,10 +82,11 @@ def wasserstein(reference: ArrayLike, current: ArrayLike, edges: ArrayLike, devi
     """The area between the cumulative shares, in the field's unit, or in units of ``deviation`` where it is given.
 
     Counts (..., intervals + 2) are those of ``below``, the intervals between ``edges`` and ``above``. Rows lie evenly
-    within their interval; rows below and above lie at the first and the last edge, so the distance is that of values
-    held within the reference's range, and a wild value adds what a row at the edge adds. ``deviation`` is the
-    reference's standard deviation; 0 where that is 0, as all mass lies at one point. (Vallender 1974, "Calculation of
-    the Wasserstein distance between probability distributions on the line", Theory of Probability 18(4).)
+    within their interval; rows below and above lie at the first and the last edge. With a profile's ``held_edges``
+    and ``scale`` the distance is that of values held between the reference's quantiles of 0.5 % and 99.5 %, in their
+    standard deviation: a wild value, of either side, adds what a row at the quantile adds. 0 where ``deviation`` is
+    0, as all mass lies at one point. (Vallender 1974, "Calculation of the Wasserstein distance between probability
+    distributions on the line", Theory of Probability 18(4); held values: Dixon & Tukey 1968, winsorization.)
     """
     between = (_cumulative(current) - _cumulative(reference))[..., :-1]  # at each edge
     widths = np.diff(np.asarray(edges, np.float64))

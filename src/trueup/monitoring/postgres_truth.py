@@ -37,18 +37,18 @@ _TRUTH = """
             AND (%(step)s = 1 OR mod(uuid_hash_extended(t.prediction_id, 0) & 2147483647, %(step)s) = 0)
     ) TO STDOUT (FORMAT binary)
 """
-_PAIRS = """
-    COPY (SELECT coalesce(t.score, 'NaN'), coalesce(theirs.score, 'NaN'), coalesce(t.outcome, 'NaN'),
+_INSTANCE = "hashtextextended(p.source || E'\\x1f' || p.source_key, 0)"  # which a deployment's versions have in common
+_CHALLENGER = """
+    COPY (SELECT {instance}, coalesce(p.score, 'NaN') FROM ledger.predictions p
+          WHERE p.deployment_id = %(deployment_id)s AND p.model_version_id = %(challenger)s AND p.role = %(role)s
+            AND p.event_day BETWEEN %(first)s AND %(last)s AND p.status <> 'fallback') TO STDOUT (FORMAT binary)
+"""
+_CHAMPION = """
+    COPY (SELECT {instance}, coalesce(t.score, 'NaN'), coalesce(t.outcome, 'NaN'),
                  coalesce(t.is_positive::int4::float8, 'NaN')
-          FROM trueup.truth_as_known(%(at)s, %(by)s) t
-          JOIN ledger.predictions ours ON ours.event_day = t.event_day AND ours.prediction_id = t.prediction_id
-          JOIN ledger.predictions theirs
-            ON theirs.event_day = ours.event_day AND theirs.batch_id = ours.batch_id
-           AND theirs.source_key = ours.source_key AND theirs.role = %(role)s
-           AND theirs.model_version_id = %(challenger)s AND theirs.deployment_id = ours.deployment_id
-           AND theirs.event_day BETWEEN %(first)s AND %(last)s
+          FROM trueup.truth_as_known(%(at)s, %(by)s) t {joined}
           WHERE t.deployment = %(deployment)s AND t.role = 'champion' AND t.event_day BETWEEN %(first)s AND %(last)s
-            AND t.status <> 'fallback' AND theirs.status <> 'fallback'
+            AND t.status <> 'fallback'
             AND (%(step)s = 1 OR mod(uuid_hash_extended(t.prediction_id, 0) & 2147483647, %(step)s) = 0)
     ) TO STDOUT (FORMAT binary)
 """
@@ -99,13 +99,20 @@ class PostgresTruth:
         values_of = {name: whole[name] for name, *_ in _COLUMNS if name in whole}
         return Truth(**values_of, **masks, slices=slices, share=1 / step)
 
-    def pairs(self, asked: Asked, challenger: int) -> Pairs:
-        """What the champion, whichever it was, and a version in the asked role said of the same instances."""
+    def pairs(self, asked: Asked, deployment_id: int, challenger: int) -> Pairs:
+        """What the champion, whichever it was, and a version in the asked role said of the same instances.
+
+        They are joined here: a database without statistics of fresh partitions may compare each with each.
+        """
         step = max(1, -(-asked.rows // self._settings.exact_rows))
-        names = ("champion", "challenger", "outcomes", "events")
-        values = {**_values(asked, step), "challenger": challenger}
-        whole = self._copied(_PAIRS, values, Layout([(name, "float") for name in names]))
-        return Pairs(*(whole[name] for name in names))
+        values = {**_values(asked, step), "deployment_id": deployment_id, "challenger": challenger}
+        theirs = self._copied(
+            _CHALLENGER.format(instance=_INSTANCE), values, Layout([("instances", "long"), ("scores", "float")])
+        )
+        named = [("instances", "long"), ("scores", "float"), ("outcomes", "float"), ("events", "float")]
+        ours = self._copied(_CHAMPION.format(instance=_INSTANCE, joined=_FIELDS), values, Layout(named))
+        _, a, b = np.intersect1d(ours["instances"], theirs["instances"], return_indices=True)
+        return Pairs(ours["scores"][a], theirs["scores"][b], ours["outcomes"][a], ours["events"][a])
 
     def _copied(self, query: str, values: dict[str, Any], layout: Layout) -> dict[str, NDArray[Any]]:
         with self._writer.transaction() as connection, connection.cursor().copy(query.encode(), values) as copy:

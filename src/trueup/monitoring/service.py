@@ -250,7 +250,7 @@ class Measuring:
             calibration, known = calibrations[of.model_version_id]
             found += foreseen(of, truth, calibration, found, declared, draws, known)
         if of.role != Role.CHAMPION:
-            pairs = self._truth.pairs(asked, of.model_version_id)
+            pairs = self._truth.pairs(asked, _id(deployment), of.model_version_id)
             found += compared(of, version.contract, pairs, declared, draws, truth.maturity)
         return found
 

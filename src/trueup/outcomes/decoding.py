@@ -1,7 +1,8 @@
 """Outcomes as callers send them, typed by the contract's labels.
 
 A row names the business-key fields, ``event_day`` and what happened: ``value``, which is the primary label's unless the
-door or the row names another ``label``, or, where the contract has several labels, some or all by their own names. ``observed_at`` is when the fact became known at its source (the moment of recording otherwise); ``state`` says
+door or the row names another ``label``, or, where the contract has several labels, some or all by their own names.
+``observed_at`` is when the fact became known at its source (the moment of recording otherwise). ``state`` says
 ``retracted`` or ``censored`` where there is no value, of one label or of all. The same decoder as for instances reads
 it, so the same rules and the same field errors apply, and ``fitting`` leaves out rows that contradict themselves.
 """

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from trueup.domain.batch import Role
 from trueup.domain.contract import Contract
 from trueup.domain.deployment import Artifact, Deployment, ModelVersion, Parity, Serving
-from trueup.errors import InvalidInput, NotFound
+from trueup.errors import ContractError, InvalidInput, NotFound
 from trueup.ports import ModelRegistry
 
 
@@ -59,6 +59,7 @@ class Deploying:
             raise InvalidInput("a version needs at least one model artifact")
         current = self._current(name)
         agreed = serving or (current.serving if current else Serving())
+        _check_slice(contract, agreed)
         artifacts = tuple(self._artifacts.save(model) for model in models)
         candidate = ModelVersion(contract.name, version, artifacts, contract, tuple(sorted((libraries or {}).items())))
         stored = self._registry.add_version(self._with_parity(candidate, agreed))
@@ -79,6 +80,17 @@ class Deploying:
         if known is not None and known.artifacts == candidate.artifacts:
             return replace(candidate, parity=known.parity, libraries=known.libraries)
         return replace(candidate, parity=self._check_parity(candidate, serving))
+
+
+def _check_slice(contract: Contract, serving: Serving) -> None:
+    """Raises ContractError where items cannot be left alone, or it could not be told from a decision."""
+    if serving.untreated is None:
+        return
+    if not contract.business_key:
+        raise ContractError("an untreated slice is drawn by the business key, and the contract has no key field")
+    rule = contract.decision
+    if "untreated" in (contract.output.classes if rule is None else (rule.at_or_above, rule.below)):
+        raise ContractError("with an untreated slice no decision or class of the contract may be called `untreated`")
 
 
 def _revised(current: Deployment | None, name: str, version: ModelVersion, serving: Serving, role: Role) -> Deployment:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from trueup.domain.batch import Answers, Bools, Columns, Floats, Objects, Status
 from trueup.domain.contract import Contract, DecisionRule, OutputKind
-from trueup.domain.deployment import Fallback, Serving
+from trueup.domain.deployment import Fallback, Serving, Untreated
 from trueup.errors import ScoringError
+
+UNTREATED = "untreated"  # the decision about an item that is left alone
 
 
 def answers_of(contract: Contract, raw: Floats, columns: Columns) -> Answers:
@@ -92,6 +98,28 @@ def fallback_answers(contract: Contract, rule: Fallback, columns: Columns) -> An
         # A rule does not abstain: it is the last resort.
         decision = _sides(contract.decision, score)
     return Answers(_all(len(columns), Status.FALLBACK), score, decision=decision, expected_cost=answers.expected_cost)
+
+
+def left_alone(answers: Answers, slice_: Untreated, items: Sequence[str]) -> Answers:
+    """The answers with the decision ``untreated`` for the items (business keys, one a row) of the slice.
+
+    The slice is drawn before anyone looks at a score, so a row of it is decided also where its score would abstain.
+    """
+    drawn = in_slice(slice_, items)
+    if not drawn.any():
+        return answers
+    decision = np.full(len(answers), None, object) if answers.decision is None else answers.decision.copy()
+    decision[drawn] = UNTREATED
+    status = answers.status.copy()
+    status[drawn & (status == Status.ABSTAINED)] = str(Status.SCORED)
+    return replace(answers, status=status, decision=decision)
+
+
+def in_slice(slice_: Untreated, items: Sequence[str]) -> Bools:
+    """Mask (n,) of the items (business keys): BLAKE2b of the key, keyed with the salt, as a share of 2**64."""
+    salt, below = slice_.salt.encode(), int(slice_.share * 2**64)
+    hashed = (hashlib.blake2b(item.encode(), key=salt, digest_size=8).digest() for item in items)
+    return np.fromiter((int.from_bytes(one, "big") < below for one in hashed), bool, len(items))
 
 
 def merged(answers: Answers, others: Answers, mask: Bools) -> Answers:

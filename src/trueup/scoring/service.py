@@ -43,7 +43,7 @@ from trueup.domain.contract import FieldError
 from trueup.domain.deployment import Mode, ModelVersion
 from trueup.errors import InvalidInput, ScoringError
 from trueup.ports import Clock, Ledger, ModelRegistry, UnderWay
-from trueup.scoring.deciding import answers_of, fallback_answers, merged, needs_fallback
+from trueup.scoring.deciding import answers_of, fallback_answers, left_alone, merged, needs_fallback
 from trueup.scoring.loading import Load, Loaded, Resolved
 from trueup.scoring.models import REFRESH_S, Models
 from trueup.scoring.reasons import explained
@@ -272,6 +272,9 @@ class Scoring:
         champion = self._champion(resolved, columns, want_reasons=want_reasons)
         if champion is None:
             return []
+        drawn = resolved.deployment.serving.untreated
+        if drawn is not None:
+            champion = left_alone(champion, drawn, business_keys(columns))
         scored = [Scored(Role.CHAMPION, _id(resolved.champion.version), champion)]
         for other in resolved.others:
             try:
