@@ -44,6 +44,7 @@ SERVING = trueup.Serving(
         maturity_floor=0.9,
         top_k=30,
         breaches={"ece": Breach(above=0.1)},
+        metrics=("psi", "rows", "late_share", "auc", "brier", "ece", "base_rate", "precision_at_k", "maturity"),
     ),
 )
 
