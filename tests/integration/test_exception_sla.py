@@ -26,6 +26,7 @@ from trueup.alerts.states import Bounds
 from trueup.bootstrap import wired
 from trueup.errors import InvalidInput
 from trueup.ledger.embedded import EmbeddedPostgres
+from trueup.monitoring.performance import ece
 from trueup_examples.exception_sla.demo import main
 from trueup_examples.exception_sla.desk import Desk, write_log
 from trueup_examples.exception_sla.features import History
@@ -44,7 +45,8 @@ TRUTH = """
 """
 COUNTS = """
     SELECT (SELECT count(*) FROM predictions) AS predictions, (SELECT count(*) FROM outcome_history) AS outcomes,
-           (SELECT count(*) FROM model_versions) AS versions, (SELECT count(*) FROM refusals) AS refusals
+           (SELECT count(*) FROM model_versions) AS versions, (SELECT count(*) FROM measurements) AS measurements,
+           (SELECT count(*) FROM refusals) AS refusals
 """
 
 
@@ -326,3 +328,30 @@ class TestRules:
         }
         assert {t["incident"] for t in told} == expected
         assert expected
+
+    def test_the_calibration_alarm_waits_until_a_week_is_due_and_then_fires(self, replayed: Replayed):
+        rule = read_rules([RULES]).readable["sla_calibration_off"]
+        (query,) = rule.file.queries
+
+        def told(day: date) -> list[dict[str, Any]]:
+            now = datetime.combine(day, datetime.min.time(), UTC)
+            bound = rule.file.bind({}, now=now, known_by="observed")
+            return list(replayed.up.services.queries.rows(query.text, bound))
+
+        assert told(replayed.trained_until + timedelta(days=29)) == []
+        (alarm,) = told(replayed.last_day + timedelta(days=1))
+        assert alarm["deployment"] == OPENINGS
+        assert alarm["value"] > 0.15
+
+    def test_measured_calibration_is_that_of_the_known_rows(self, replayed: Replayed):
+        rows = replayed.truth()
+        latest = replayed.up.query(
+            "SELECT window_first::text AS week, value, n FROM measurements_as_known('infinity', 'observed')"
+            " WHERE deployment = %(name)s AND metric = 'ece' AND slice = ''",
+            name=OPENINGS,
+        ).rows()
+        assert len(latest) >= 4
+        for found in latest:
+            score, missed = known([r for r in rows if r["week"] == found["week"]])
+            assert found["n"] == len(score)
+            assert found["value"] == pytest.approx(ece(score, missed), abs=1e-9)
