@@ -9,7 +9,8 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,13 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 import trueup
 from databases import create_database
+from trueup.alerts.fixtures import read_fixture, run_story
+from trueup.alerts.reading import RuleFile, read_rules
+from trueup.alerts.states import Bounds
 from trueup.bootstrap import wired
 from trueup.errors import InvalidInput
 from trueup.ledger.embedded import EmbeddedPostgres
+from trueup.monitoring.performance import ece
 from trueup_examples.exception_sla.demo import main
 from trueup_examples.exception_sla.desk import Desk, write_log
 from trueup_examples.exception_sla.features import History
@@ -30,6 +35,7 @@ from trueup_examples.exception_sla.files import read_log
 from trueup_examples.exception_sla.replay import EVENTS, OPENINGS, Replay
 
 GENERATED = "generated"
+RULES = Path(str(files("trueup_examples.exception_sla") / "sql" / "alerts"))
 REAL = os.environ.get("TRUEUP_TEST_INCIDENT_LOG")
 HORIZON = timedelta(days=30)
 TRUTH = """
@@ -39,7 +45,8 @@ TRUTH = """
 """
 COUNTS = """
     SELECT (SELECT count(*) FROM predictions) AS predictions, (SELECT count(*) FROM outcome_history) AS outcomes,
-           (SELECT count(*) FROM model_versions) AS versions, (SELECT count(*) FROM refusals) AS refusals
+           (SELECT count(*) FROM model_versions) AS versions, (SELECT count(*) FROM measurements) AS measurements,
+           (SELECT count(*) FROM refusals) AS refusals
 """
 
 
@@ -79,6 +86,11 @@ def replay(up: trueup.Trueup, log: Path, *, every_event: bool = False, until: da
     Replay(up, log, until, lambda *_: None, lambda _: None, every_event=every_event).run()
 
 
+def bind_of(rule: RuleFile) -> Any:
+    """How a story binds the rule's parameters."""
+    return lambda at, given: rule.file.bind(given, now=at)
+
+
 def known(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     """Scores and labels of what has an outcome."""
     mine = [r for r in rows if r["outcome"] is not None]
@@ -113,9 +125,23 @@ class TestTheReplay:
                 assert row["observed_at"].replace(tzinfo=None) == when
                 assert bool(row["outcome"]) == missed
 
-    def test_closed_again_with_another_result_is_a_revision(self, replayed: Replayed):
-        (row,) = replayed.up.query("SELECT count(*) AS n FROM outcome_history WHERE revision > 1")
-        assert (row["n"] > 0) == (replayed.folder != Path(REAL or "/"))  # the real log has none
+    def test_what_is_closed_again_is_revised(self, replayed: Replayed):
+        (row,) = replayed.up.query(
+            "SELECT count(*) FILTER (WHERE revision > 1) AS revised, count(DISTINCT business_key) AS incidents"
+            " FROM outcome_history WHERE label = 'missed_sla'"
+        )
+        assert 0 < row["revised"] < 0.03 * row["incidents"]
+
+    def test_both_labels_are_said_together(self, replayed: Replayed):
+        (row,) = replayed.up.query(
+            "SELECT count(*) FILTER (WHERE label = 'missed_sla') AS missed,"
+            " count(*) FILTER (WHERE label = 'days_to_close') AS days,"
+            " max(observed_at - event_day::timestamp AT TIME ZONE 'UTC' - value_number * interval '1 day')"
+            "     FILTER (WHERE label = 'days_to_close') AS off"
+            " FROM outcome_history"
+        )
+        assert row["missed"] == row["days"]
+        assert row["off"] < timedelta(days=1)  # the event day is the day of the opening, not its minute
 
     def test_some_are_open_at_the_end_and_outcomes_come_late_and_out_of_order(self, replayed: Replayed):
         rows = replayed.truth()
@@ -141,12 +167,12 @@ class TestTheReplay:
 
 
 def closings(replayed: Replayed) -> dict[str, tuple[datetime, bool]]:
-    """Since when it is known of each closed incident, until the end, whether it missed."""
+    """What was said last, until the end, of each closed incident, and when."""
     log = replayed.history.log
     said: dict[str, tuple[datetime, bool]] = {}
     for row in np.flatnonzero(log.texts["incident_state"] == "Closed").tolist():
         when, missed = log.moment[row].item(), bool(log.numbers["made_sla"][row] == 0)
-        if when.date() <= replayed.last_day and said.get(log.number[row], (None, None))[1] != missed:
+        if when.date() <= replayed.last_day:
             said[log.number[row]] = (when, missed)
     return said
 
@@ -171,6 +197,19 @@ class TestWhatItShows:
             if weeks[week]["rows"] > 300:
                 assert rows[0]["base_rate"] < 0.5 * weeks[week]["base_rate"]
                 assert rows[0]["ece"] > rows[-1]["ece"]
+
+    def test_what_scores_alone_promise_is_not_what_comes(self, replayed: Replayed):
+        weeks = {w["week"]: w for w in figures(replayed.up)["weeks"]}
+        rows = figures(replayed.up)["foreseen"]
+        assert {r["week"] for r in rows} == set(weeks)
+        for row in rows:
+            assert row["realised"] == pytest.approx(weeks[row["week"]][row["figure"]], abs=1e-9)
+            if weeks[row["week"]]["rows"] > 300:
+                assert row["low"] <= row["estimated"] <= row["high"]
+                if row["figure"] != "auc":
+                    assert not row["as_foreseen"]
+        base = [r for r in rows if r["figure"] == "base_rate" and r["recalibrated"] is not None and r["rows"] > 300]
+        assert all(r["realised"] < r["recalibrated"] + 0.1 < r["estimated"] + 0.1 for r in base)
 
 
 class TestFigures:
@@ -258,3 +297,61 @@ def test_a_training_that_ends_outside_the_log_is_a_clear_error(up: trueup.Trueup
     write_log(Desk(a_day=3, days=20, seed=2), tmp_path)
     with pytest.raises(InvalidInput, match="TRAIN_UNTIL"):
         replay(up, tmp_path, until=until)
+
+
+class TestRules:
+    """The example's alert rules, on their fixtures and over the replayed history."""
+
+    @pytest.mark.parametrize("name", ["sla_clock", "sla_calibration_off"])
+    def test_each_story_of_a_rules_fixture(self, up: trueup.Trueup, name: str):
+        rule = read_rules([RULES]).readable[name]
+        bounds = Bounds(timedelta(minutes=15), timedelta(hours=1), timedelta(minutes=10))
+        for story in read_fixture(RULES / f"{name}.test.yaml"):
+            verdict = run_story(story, rule, bind_of(rule), up.services.queries.rows, bounds, 10_000)
+            assert verdict.faults == [], story.name
+
+    def test_the_clock_tells_of_open_tickets_that_were_known_to_be_likely(self, replayed: Replayed):
+        rule = read_rules([RULES]).readable["sla_clock"]
+        log = replayed.history
+        numbers = log.log.number[log.log.first].tolist()
+        closed_at = dict(zip(numbers, log.closed_at.astype("datetime64[us]").tolist(), strict=True))
+        now = datetime.combine(replayed.trained_until + timedelta(days=20), datetime.min.time(), UTC)
+        bound = rule.file.bind({}, now=now, known_by="observed")
+        (query,) = rule.file.queries
+        told = replayed.up.services.queries.rows(query.text, bound)
+        expected = {
+            r["business_key"]
+            for r in replayed.truth()
+            if r["score"] >= 0.8
+            and timedelta(days=7) <= now - r["event_time"] < timedelta(days=9)
+            and not ((closed := closed_at[r["business_key"]]) and closed.replace(tzinfo=UTC) <= now)
+        }
+        assert {t["incident"] for t in told} == expected
+        assert expected
+
+    def test_the_calibration_alarm_waits_until_a_week_is_due_and_then_fires(self, replayed: Replayed):
+        rule = read_rules([RULES]).readable["sla_calibration_off"]
+        (query,) = rule.file.queries
+
+        def told(day: date) -> list[dict[str, Any]]:
+            now = datetime.combine(day, datetime.min.time(), UTC)
+            bound = rule.file.bind({}, now=now, known_by="observed")
+            return list(replayed.up.services.queries.rows(query.text, bound))
+
+        assert told(replayed.trained_until + timedelta(days=29)) == []
+        (alarm,) = told(replayed.last_day + timedelta(days=1))
+        assert alarm["deployment"] == OPENINGS
+        assert alarm["value"] > 0.15
+
+    def test_measured_calibration_is_that_of_the_known_rows(self, replayed: Replayed):
+        rows = replayed.truth()
+        latest = replayed.up.query(
+            "SELECT window_first::text AS week, value, n FROM measurements_as_known('infinity', 'observed')"
+            " WHERE deployment = %(name)s AND metric = 'ece' AND slice = ''",
+            name=OPENINGS,
+        ).rows()
+        assert len(latest) >= 4
+        for found in latest:
+            score, missed = known([r for r in rows if r["week"] == found["week"]])
+            assert found["n"] == len(score)
+            assert found["value"] == pytest.approx(ece(score, missed), abs=1e-9)

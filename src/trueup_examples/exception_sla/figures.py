@@ -6,6 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 import trueup
+from trueup_examples.exception_sla.foreseen import foreseen
 
 _FIGURES = ("overall", "weekly", "calibration", "segments", "knowledge")
 
@@ -13,7 +14,7 @@ _FIGURES = ("overall", "weekly", "calibration", "segments", "knowledge")
 def figures(up: trueup.Trueup) -> dict[str, Any]:
     """Overall row, weeks (also as known earlier), calibration bins and segments, as plain values.
 
-    One pass over predictions and outcomes.
+    One pass over predictions and outcomes, and one for what was to be foreseen without outcomes.
     """
     truth = _text("truth.sql")
     parts = " UNION ALL ".join(
@@ -27,6 +28,7 @@ def figures(up: trueup.Trueup) -> dict[str, Any]:
         "overall": found["overall"][0],
         "weeks": sorted(found["weekly"], key=lambda row: row["week"]),
         "knowledge": sorted(found["knowledge"], key=lambda row: (row["week"], row["weeks_after"])),
+        "foreseen": foreseen(up, truth),
         "calibration": sorted(found["calibration"], key=lambda row: row["bin"]),
         "segments": sorted(found["segments"], key=lambda row: -abs(row["predicted"] - row["happened"])),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from trueup_examples.exception_sla.foreseen import ASSUMPTIONS
 from trueup_examples.showing import calibration, table
 from trueup_examples.showing import page as whole_page
 
@@ -16,6 +17,7 @@ _LINES = {
 }
 _SHOWN = ("week", "rows", "predicted", "base_rate", "ece", "auc", "brier", "top_precision", "top_caught",
           "delay_median_days", "maturity")  # fmt: skip
+_FORESEEN = ("week", "figure", "estimated", "low", "high", "recalibrated", "realised", "as_foreseen", "maturity")
 _SEGMENT = ("kind", "segment", "rows", "predicted", "happened")
 _KNOWN = ("week", "weeks_after", "maturity", "base_rate", "ece")
 
@@ -30,6 +32,10 @@ def page(found: dict[str, Any]) -> str:
         [
             ("By week of opening", _lines(found["weeks"]) + table(found["weeks"], _SHOWN)),
             ("Calibration: said and happened", calibration(found["calibration"], "share that missed")),
+            (
+                "Foreseen without outcomes, and what came",
+                f"<p>{escape(ASSUMPTIONS)}</p>" + table(found["foreseen"], _FORESEEN),
+            ),
             ("The same weeks as they were known earlier", table(found["knowledge"], _KNOWN)),
             (
                 "Where it is off most",

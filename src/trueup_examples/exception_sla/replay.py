@@ -3,7 +3,9 @@
 1. *train* on what was closed by the end of the training days.
 2. *score* the day's tickets with what was known at the moment of each, and book.
 3. *outcomes* of the incidents that were closed on the day are recorded: days after their opening or
-   months, in the order of their closing; what is opened again and closed otherwise is revised.
+   months, in the order of their closing; what is opened again and closed anew is said anew.
+
+4. *measure*, at the end of each week and of the replay, all weeks of which something new is known.
 
 The replay ends when the last ticket is due. What is open then has no outcome: that is censored, and
 maturity shows it. A rerun repeats every step under the same names, so the ledger gains no row.
@@ -14,7 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -22,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import trueup
-from trueup.domain.monitoring import Breach, Monitoring, ReferenceRows, WindowKind
+from trueup.domain.monitoring import Breach, KnownBy, Monitoring, ReferenceRows, WindowKind
 from trueup.errors import InvalidInput
 from trueup_examples.exception_sla.features import History
 from trueup_examples.exception_sla.files import read_log
@@ -42,6 +44,7 @@ SERVING = trueup.Serving(
         maturity_floor=0.9,
         top_k=30,
         breaches={"ece": Breach(above=0.1)},
+        metrics=("psi", "rows", "late_share", "auc", "brier", "ece", "base_rate", "precision_at_k", "maturity"),
     ),
 )
 
@@ -103,6 +106,8 @@ class Replay:
         for done, day in enumerate(days):
             self._score(day)
             self._true_up(day)
+            if _is_sunday(day) or day == days[-1]:
+                self._measure(day)
             self._progress("score", done + 1, len(days))
         return self.totals
 
@@ -156,7 +161,7 @@ class Replay:
         return rows[np.argsort(log.moment[rows], kind="stable")]
 
     def _true_up(self, day: np.datetime64) -> None:
-        """Records the day's closings in their order; one that is closed again with another result is revised."""
+        """Records the day's closings in their order; what is closed again is said anew."""
         history, log = self._history, self._history.log
         rows = np.flatnonzero(history.is_closing & (self._day_of == day) & self._scored[history.incident])
         if not len(rows):
@@ -175,6 +180,15 @@ class Replay:
             source=f"incident log of {day}",
         )
 
+    def _measure(self, day: np.datetime64) -> None:
+        """Measures the weeks of which something new is known at the end of the day, as its source knew it."""
+        at = datetime.fromisoformat(f"{day + 1}T00:00:00+00:00")
+        self._up.monitor(self.deployment, at=at, known_by=KnownBy.OBSERVED)
+
     def _known_versions(self) -> set[str]:
         rows = self._up.query("SELECT champion FROM deployment_history WHERE name = %(name)s", name=self.deployment)
         return {row["champion"] for row in rows}
+
+
+def _is_sunday(day: np.datetime64) -> bool:
+    return bool((day.astype("datetime64[D]").astype(np.int64) + 3) % 7 == 6)

@@ -36,6 +36,7 @@ class Screen(Working):
             f"said {share(overall['predicted'])}, happened {share(overall['base_rate'])}, "
             f"AUC {number(overall['auc'])}, label after {overall['delay_median_days']:.1f} days (median){rate}"
         )
+        self.result.print(_foreseen(found["foreseen"]))
         for reason, rows in totals.dirty.items():
             self.result.print(f"{rows:,} row(s) of the log left out: {reason}")
         settings = up.services.settings
@@ -53,11 +54,24 @@ class Screen(Working):
         )
 
 
+def _foreseen(rows: list[dict[str, Any]]) -> str:
+    """What scores alone promised of the AUC, and what came, over the weeks."""
+    auc = [r for r in rows if r["figure"] == "auc" and r["realised"] is not None and r["estimated"] is not None]
+    if not auc:
+        return "No week can be compared with what its scores promised."
+    promised, came = (sorted(r[name] for r in auc) for name in ("estimated", "realised"))
+    held = sum(bool(r["as_foreseen"]) for r in auc)
+    return (
+        f"By their scores alone (CBPE) the weeks' AUC was to be {number(promised[0])} to {number(promised[-1])}; "
+        f"it came to {number(came[0])} to {number(came[-1])}, as foreseen in {held} of {len(auc)} weeks."
+    )
+
+
 def _weeks(weeks: list[dict[str, Any]]) -> Table:
     """A row a week, 80 characters wide."""
     table = Table(
         title="Tickets by week of opening: what the model said and what happened.\n"
-        "P@10%: share of missed in the top tenth; caught: what of all missed is in it.",
+        "P@10%: missed in the top tenth; caught: what of all missed is in it.",
         title_justify="left",
         box=None,
         padding=(0, 1, 0, 0),
