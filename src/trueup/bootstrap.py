@@ -10,6 +10,7 @@ from socket import gethostname
 from types import TracebackType
 from typing import Self
 
+from trueup.alerts import jobs as alerts
 from trueup.alerts.engine import AlertEngine
 from trueup.alerts.handling import Handling
 from trueup.alerts.postgres import PostgresAlerts
@@ -19,7 +20,7 @@ from trueup.domain.deployment import Mode, ModelVersion, Parity, Serving
 from trueup.domain.gauge import Gauge
 from trueup.domain.job import Job
 from trueup.errors import TrueupError
-from trueup.ledger import migrating
+from trueup.ledger import gauges, migrating
 from trueup.ledger.draining import Drainer
 from trueup.ledger.embedded import EmbeddedPostgres
 from trueup.ledger.gauges import PostgresGauges, Reporter
@@ -31,7 +32,9 @@ from trueup.ledger.upkeep import Upkeep
 from trueup.ledger.urls import Urls, external_urls
 from trueup.ledger.views import make_contract_view
 from trueup.monitoring import opening as monitoring
+from trueup.monitoring.jobs import monitor_jobs
 from trueup.monitoring.service import Measuring
+from trueup.notifying import jobs as notifying
 from trueup.notifying.postgres import PostgresOutbox
 from trueup.notifying.receivers import declared
 from trueup.notifying.sending import Sending
@@ -44,6 +47,7 @@ from trueup.registry.artifacts import ArtifactFolder
 from trueup.registry.deploying import Deploying
 from trueup.registry.loader import Loader
 from trueup.registry.postgres import PostgresRegistry
+from trueup.reports import jobs as reports
 from trueup.reports.postgres import PostgresRuns
 from trueup.reports.running import Reports
 from trueup.scoring import parity, scorers
@@ -85,6 +89,7 @@ class Services:
     _pools: tuple[Pool, ...]
     spool: SpooledLedger | None = None
     drainer: Drainer | None = None
+    _sending: Sending | None = None
     _reporter: Reporter | None = None
 
     def __enter__(self) -> Self:
@@ -114,6 +119,12 @@ class Services:
     def _figure(self, name: str) -> float:
         return 0.0 if self.spool is None else float(self.spool.stats()[name])
 
+    def sending(self) -> Sending:
+        """The one of this process, closed with the services."""
+        if self._sending is None:
+            self._sending = open_sending(self)
+        return self._sending
+
     def _spool_gauges(self) -> list[Gauge]:
         of = {"spool": f"{gethostname()}/{self.spool.folder.path.name}"} if self.spool is not None else {}
         return [Gauge(name, of, self._figure(figure)) for name, figure in _SPOOL_GAUGES.items()] if of else []
@@ -123,6 +134,8 @@ class Services:
         embedded database."""
         if self._reporter is not None:
             self._reporter.close()
+        if self._sending is not None:
+            self._sending.close()
         if self.drainer is not None and self.spool is not None:
             self.drainer.stop()
             self.spool.close()
@@ -207,12 +220,10 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
         urls=urls,
         registry=registry,
         ledger=ledger,
-        outcomes=PostgresOutcomes(writer),
         outbox=PostgresOutbox(writer, settings.notify),
         outcomes=outcomes,
         actions=PostgresActions(writer),
         pulls=Pulls(settings.pulls, writer, outcomes, registry.contract, limits),
-        queries=PostgresQueries(reader, limits),
         gauges=PostgresGauges(writer),
         queries=queries,
         scoring=Scoring(registry, observed, _loading(loader), utc_now, limits, telemetry.metrics),
@@ -243,9 +254,20 @@ def alert_handling(services: Services) -> Handling:
 
 
 def jobs(services: Services) -> list[Job]:
-    """The scheduled work of every room, for the clock. Two of them never have the same name and subject."""
+    """The scheduled work of every room, for the clock. Two of them never have the same name and subject.
+
+    Raises InvalidFile where a folder of rules or reports is none.
+    """
     settings = services.settings
-    return [*Upkeep(writer_of(services), settings.limits, settings.clock).jobs()]
+    return [
+        *Upkeep(writer_of(services), settings.limits, settings.clock).jobs(),
+        *gauges.jobs(services.gauges, settings.limits),
+        *services.pulls.jobs(),
+        *monitor_jobs(services.registry, services.measuring, settings.monitoring),
+        *alerts.jobs(open_alerts(services), settings.alerts),
+        *reports.jobs(services.reports, settings.reports),
+        *notifying.jobs(services.outbox, services.sending(), settings.notify),
+    ]
 
 
 def writer_of(services: Services) -> Pool:

@@ -4,7 +4,7 @@ owner: model owner
 severity: warning
 schedule: every 15m
 keep_firing_for: 1h
-summary: "{{ value | round }} features of {{ labels.deployment }} {{ labels.model_version }} have drifted, most of all {{ worst }}"
+summary: "{{ value | number(9) }} features of {{ labels.deployment }} {{ labels.model_version }} have drifted, most of all {{ worst }}"
 description: "Of {{ fields }} features in {{ window_first }} to {{ window_last }}: {{ message }}."
 runbook: docs/runbooks/shipped-alerts.md#featuredrift
 group_by: [alertname, deployment]

@@ -4,7 +4,7 @@ owner: platform
 severity: critical
 schedule: every 5m
 for: 5m
-summary: "{{ labels.deployment }} has answered nothing for {{ value | round }} minutes"
+summary: "{{ labels.deployment }} has answered nothing for {{ value | number(9) }} minutes"
 description: "Its last batch was booked at {{ last_booked }}."
 runbook: docs/runbooks/shipped-alerts.md#modelsilent
 group_by: [alertname]

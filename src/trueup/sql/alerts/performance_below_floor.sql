@@ -4,7 +4,7 @@ owner: model owner
 severity: critical
 schedule: every 15m
 keep_firing_for: 1h
-summary: "{{ labels.metric }} of {{ labels.deployment }} {{ labels.model_version }} is {{ value | round(3) }}, on the wrong side of its floor"
+summary: "{{ labels.metric }} of {{ labels.deployment }} {{ labels.model_version }} is {{ value | number }}, on the wrong side of its floor"
 description: "{{ n }} predictions of {{ window_first }} to {{ window_last }}{{ of_slice }}, {{ maturity }} of the due outcomes known; interval {{ low }} to {{ high }}."
 runbook: docs/runbooks/shipped-alerts.md#performancebelowfloor
 group_by: [alertname, deployment]

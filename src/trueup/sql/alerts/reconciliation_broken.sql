@@ -3,7 +3,7 @@ name: ReconciliationBroken
 owner: platform
 severity: critical
 schedule: every 15m
-summary: "{{ labels.deployment }}: {{ value | round }} instances of {{ labels.topic }} on {{ labels.day }} have no end"
+summary: "{{ labels.deployment }}: {{ value | number(9) }} instances of {{ labels.topic }} on {{ labels.day }} have no end"
 description: "Received {{ received }}, answered {{ answered }}, repeated {{ repeated }}, refused {{ refused }}, over all partitions."
 runbook: docs/runbooks/reconciliation.md
 group_by: [alertname, deployment]

@@ -4,7 +4,7 @@ owner: model owner
 severity: warning
 schedule: every 15m
 keep_firing_for: 1h
-summary: "Scores of {{ labels.deployment }} {{ labels.model_version }} have drifted: PSI {{ value | round(3) }}"
+summary: "Scores of {{ labels.deployment }} {{ labels.model_version }} have drifted: PSI {{ value | number }}"
 description: "{{ n }} scores of {{ window_first }} to {{ window_last }} against the reference; chance alone explains a PSI up to {{ critical }}, the floor is {{ floor }}."
 runbook: docs/runbooks/shipped-alerts.md#scoredrift
 group_by: [alertname, deployment]

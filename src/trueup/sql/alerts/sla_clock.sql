@@ -3,7 +3,7 @@ name: SlaClock
 owner: operations desk
 severity: warning
 schedule: every 15m
-summary: "{{ labels.deployment }}: {{ value | round }} items that the model would act on are due by {{ labels.due_day }}, and nothing was done"
+summary: "{{ labels.deployment }}: {{ value | number(9) }} items that the model would act on are due by {{ labels.due_day }}, and nothing was done"
 description: "Expected cost {{ cost }}; the first of them is {{ first_item }}."
 runbook: docs/runbooks/shipped-alerts.md#slaclock
 group_by: [alertname, deployment]

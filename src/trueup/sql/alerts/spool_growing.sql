@@ -5,7 +5,7 @@ severity: warning
 schedule: every 1m
 for: 5m
 keep_firing_for: 5m
-summary: "The spool {{ labels.spool }} holds {{ value | round }} rows that the ledger has not taken"
+summary: "The spool {{ labels.spool }} holds {{ value | number(9) }} rows that the ledger has not taken"
 description: "The oldest waits for {{ oldest_s }} s. Nothing is lost while the spool has room."
 runbook: docs/runbooks/shipped-alerts.md#spoolgrowing
 group_by: [alertname]
