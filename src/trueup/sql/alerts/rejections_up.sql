@@ -15,19 +15,17 @@ parameters:
   share: {type: number, default: 0.05, description: share of refusals above which it fires}
   least: {type: integer, default: 100, description: instances below which nothing is concluded}
 ---*/
-WITH bounds AS (
-    SELECT %(now)s::timestamptz - make_interval(mins => %(window_minutes)s::integer) AS since
-), refused AS (
-    SELECT r.deployment, count(*) AS refused, mode() WITHIN GROUP (ORDER BY r.reason) AS reason
-    FROM refusals r, bounds b
-    WHERE r.booked_at > b.since AND r.booked_at <= %(now)s
-    GROUP BY r.deployment
+WITH refused AS (
+    SELECT deployment, count(*) AS refused, mode() WITHIN GROUP (ORDER BY reason) AS reason
+    FROM refusals
+    WHERE booked_at > %(now)s::timestamptz - make_interval(mins => %(window_minutes)s::integer) AND booked_at <= %(now)s
+    GROUP BY deployment
 ), answered AS (
     -- Batches are few where predictions are many; each says how many instances it answered.
-    SELECT t.deployment, sum(t.instances) AS answered
-    FROM batches t, bounds b
-    WHERE t.booked_at > b.since AND t.booked_at <= %(now)s
-    GROUP BY t.deployment
+    SELECT deployment, sum(instances) AS answered
+    FROM batches
+    WHERE booked_at > %(now)s::timestamptz - make_interval(mins => %(window_minutes)s::integer) AND booked_at <= %(now)s
+    GROUP BY deployment
 )
 SELECT r.deployment,
        r.refused::double precision / (r.refused + coalesce(a.answered, 0)) AS value,

@@ -147,10 +147,14 @@ def upgrade() -> None:
         schema="ledger",
     )
     op.create_index("silences_ends", "silences", ["ends_at"], schema="ledger")
+    for table in ("batches", "refusals"):
+        op.create_index(f"{table}_booked", table, ["booked_at"], schema="ledger", postgresql_using="brin")
 
 
 def downgrade() -> None:
     """Takes them away."""
+    for table in ("batches", "refusals"):
+        op.drop_index(f"{table}_booked", table, schema="ledger")
     for table in (
         "silences",
         "alert_group_members",

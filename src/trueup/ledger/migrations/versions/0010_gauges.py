@@ -26,13 +26,9 @@ def upgrade() -> None:
     )
     op.create_index("gauges_reported", "gauges", ["name", "reported_at"], schema="ledger")
     op.create_index("batches_of_deployment", "batches", ["deployment_id", "batch_id"], schema="ledger")
-    for table in ("batches", "refusals"):
-        op.create_index(f"{table}_booked", table, ["booked_at"], schema="ledger", postgresql_using="brin")
 
 
 def downgrade() -> None:
     """Takes them away."""
-    for table in ("refusals", "batches"):
-        op.drop_index(f"{table}_booked", table, schema="ledger")
     op.drop_index("batches_of_deployment", "batches", schema="ledger")
     op.drop_table("gauges", schema="ledger")
