@@ -191,6 +191,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/deployments/{name}/measurements": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Measurements
+         * @description Measurements that fulfil all conditions, latest windows first, as they are or were known.
+         */
+        get: operations["measurements"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/server": {
         parameters: {
             query?: never;
@@ -483,6 +503,12 @@ export interface components {
             };
         };
         /**
+         * KnownBy
+         * @description What makes a fact known at an instant.
+         * @enum {string}
+         */
+        KnownBy: "recorded" | "observed";
+        /**
          * LoadFailure
          * @description Why a process could not load the newest revision, and when it tries again.
          */
@@ -495,6 +521,100 @@ export interface components {
             attempts: number;
             /** Retry In S */
             retry_in_s: number;
+        };
+        /**
+         * Measurement
+         * @description One figure of a window of event days.
+         */
+        Measurement: {
+            /** Measurement Id */
+            measurement_id: number;
+            /** Deployment */
+            deployment: string;
+            /** Model Version */
+            model_version: string;
+            role: components["schemas"]["Role"];
+            /** Metric */
+            metric: string;
+            /**
+             * Field
+             * @description a feature, or `score`; empty where it does not apply
+             */
+            field: string;
+            /**
+             * Slice
+             * @description FIELD=VALUE; empty for all rows
+             */
+            slice: string;
+            window_kind: components["schemas"]["WindowKind"];
+            /**
+             * Window First
+             * Format: date
+             */
+            window_first: string;
+            /**
+             * Window Last
+             * Format: date
+             */
+            window_last: string;
+            /**
+             * Known At
+             * Format: date-time
+             * @description the instant whose knowledge the figure is made of
+             */
+            known_at: string;
+            known_by: components["schemas"]["KnownBy"];
+            /** Value */
+            value: number | null;
+            /**
+             * Low
+             * @description with high the interval, or of a provisional figure its bounds
+             */
+            low: number | null;
+            /** High */
+            high: number | null;
+            /** N */
+            n: number;
+            /** Reference N */
+            reference_n: number | null;
+            /**
+             * Critical
+             * @description what chance alone exceeds with probability alpha
+             */
+            critical: number | null;
+            /** P Value */
+            p_value: number | null;
+            /**
+             * Q Value
+             * @description the p-value corrected for all that were judged together
+             */
+            q_value: number | null;
+            /**
+             * Floor
+             * @description from where on the figure matters
+             */
+            floor: number | null;
+            verdict: components["schemas"]["Verdict"] | null;
+            /**
+             * Maturity
+             * @description share of the outcomes due that are known
+             */
+            maturity: number | null;
+            /**
+             * Computed At
+             * Format: date-time
+             */
+            computed_at: string;
+            /** Run Id */
+            run_id: number;
+        };
+        /**
+         * MeasurementsAnswer
+         * @description Latest windows first.
+         */
+        MeasurementsAnswer: {
+            /** Measurements */
+            measurements: components["schemas"]["Measurement"][];
         };
         /**
          * ModelInMemory
@@ -778,6 +898,18 @@ export interface components {
              */
             book: number;
         };
+        /**
+         * Verdict
+         * @description What a measurement says.
+         * @enum {string}
+         */
+        Verdict: "ok" | "drift" | "breach" | "provisional" | "insufficient";
+        /**
+         * WindowKind
+         * @description Days of events that are measured together.
+         * @enum {string}
+         */
+        WindowKind: "day" | "week" | "half-month" | "month";
         /**
          * Worker
          * @description One process of the server.
@@ -1891,6 +2023,159 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["PredictionAnswer"];
+                };
+            };
+            /** @description the request is wrong */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description no or unknown API key or token */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the caller's role does not allow it, or not for this deployment */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description unknown name or id */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the body did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the same identity with other content */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description too many bytes or instances */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description an instance or a contract is wrong; `fields` names where */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the caller's rate is reached: try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the model or the server failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description whole seconds after which to come again */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description the time was over first: try again under the same key */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    measurements: {
+        parameters: {
+            query?: {
+                metric?: string | null;
+                /** @description a feature, or `score` */
+                field?: string | null;
+                /** @description FIELD=VALUE; empty: all rows */
+                slice?: string | null;
+                role?: string | null;
+                verdict?: components["schemas"]["Verdict"] | null;
+                window_kind?: components["schemas"]["WindowKind"] | null;
+                /** @description windows that begin on this day or later */
+                first?: string | null;
+                /** @description windows that end on this day or earlier */
+                last?: string | null;
+                /** @description as known at this instant; now unless given */
+                at?: string | null;
+                known_by?: components["schemas"]["KnownBy"];
+                /** @description all that was ever known, not the latest of each figure alone */
+                history?: boolean;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MeasurementsAnswer"];
                 };
             };
             /** @description the request is wrong */

@@ -10,12 +10,14 @@ each element of all of them at once. Reference: PostgreSQL documentation, COPY, 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import psycopg
 from numpy.typing import NDArray
+from psycopg import pq
 
 from trueup.domain.batch import Floats
 
@@ -36,6 +38,14 @@ class Rows:
         return int(self.floats.shape[0])
 
 
+@dataclass(slots=True, eq=False)
+class Gathered:
+    """Rows as they were sent: those of the one width side by side, those with nulls in their array by themselves."""
+
+    whole: bytearray = field(default_factory=bytearray)
+    holed: list[bytes] = field(default_factory=list)
+
+
 class Layout:
     """What a query's rows look like: ``columns`` of (name, ``int`` | ``long`` | ``float``), then ``width`` doubles
     in one array, or none where it is 0."""
@@ -50,20 +60,23 @@ class Layout:
         element = np.dtype([("length", ">i4"), ("value", ">f8")])
         self._whole = np.dtype([*whole, ("_elements", element, (width,))]) if width else self._fixed
 
-    def read(self, rows: Sequence[Any]) -> Rows:
+    @property
+    def size(self) -> int:
+        """Bytes of a row without nulls."""
+        return self._whole.itemsize
+
+    def read(self, gathered: Gathered) -> Rows:
         """The rows as arrays. What has no nulls comes first, whatever the order was."""
+        whole = np.frombuffer(gathered.whole, self._whole)
         if not self.width:
-            return Rows(self._columns(np.frombuffer(b"".join(rows), self._fixed)), np.zeros((len(rows), 0)))
-        size = self._whole.itemsize
-        holed = [row for row in rows if len(row) != size]
-        whole = np.frombuffer(b"".join(rows if not holed else [row for row in rows if len(row) == size]), self._whole)
+            return Rows(self._columns(whole), np.zeros((len(whole), 0)))
         found = Rows(self._columns(whole), whole["_elements"]["value"].astype(np.float64))
-        return _joined(found, self._with_nulls(holed)) if holed else found
+        return _joined(found, self._with_nulls(gathered.holed)) if gathered.holed else found
 
     def _columns(self, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
         return {name: rows[name].astype(rows[name].dtype.newbyteorder("=")) for name, _ in self.columns}
 
-    def _with_nulls(self, rows: Sequence[Any]) -> Rows:
+    def _with_nulls(self, rows: Sequence[bytes]) -> Rows:
         n, fixed = len(rows), self._fixed.itemsize
         flat = np.frombuffer(b"".join([*rows, bytes(12)]), np.uint8)
         starts = np.cumsum([0, *map(len, rows)])[:-1]
@@ -78,20 +91,51 @@ class Layout:
         return Rows(self._columns(head), floats)
 
 
-def messages(copy: Iterable[Any], rows: int) -> Iterator[list[Any]]:
-    """The messages of a COPY's rows in lists of at most ``rows``, without header and trailer."""
-    waiting: list[Any] = []
-    first = True
-    for message in copy:
-        if first:
-            first, message = False, message[_HEADER_BYTES:]  # the header comes with the first row
-        if len(message) > len(_TRAILER):
-            waiting.append(message)
-        if len(waiting) == rows:
-            yield waiting
-            waiting = []
-    if waiting:
-        yield waiting
+def gathered(copy: psycopg.Copy, layout: Layout, rows: int) -> Iterator[Gathered]:
+    """The rows of a COPY, at most ``rows`` at a time, without header and trailer.
+
+    What has arrived is taken from libpq at once, and laid side by side: the driver's own way, which may wait, and an
+    object a row that lives on cost more than all that is done with the rows.
+    """
+    connection = copy.connection.pgconn
+    take, size, trailer = connection.get_copy_data, layout.size, len(_TRAILER)
+    found = Gathered()
+    n = 0
+    message: Any = copy.read()[_HEADER_BYTES:]  # the header comes with the first row
+    length = len(message)
+    while True:
+        if length == size:
+            found.whole += message
+            n += 1
+        elif length > trailer:
+            found.holed.append(bytes(message))
+            n += 1
+        if n == rows:
+            yield found
+            found, n = Gathered(), 0
+        length, message = take(1)
+        if not length:  # nothing has arrived yet: wait
+            message = copy.read()
+            length = len(message)
+        if length <= 0 or not message:
+            break
+    if length < 0:
+        _check(connection)
+    if n:
+        yield found
+
+
+def _check(connection: pq.abc.PGconn) -> None:
+    """Takes the result at the end of the rows. Raises what the server refused."""
+    result = connection.get_result()
+    while (more := connection.get_result()) is not None:
+        result = more
+    if result is None or result.status != pq.ExecStatus.COMMAND_OK:
+        raise (
+            psycopg.OperationalError("the server closed the connection")
+            if result is None
+            else (psycopg.errors.error_from_result(result))
+        )
 
 
 def _joined(a: Rows, b: Rows) -> Rows:

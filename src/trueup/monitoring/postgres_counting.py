@@ -30,7 +30,7 @@ from trueup.domain.batch import Ints
 from trueup.domain.contract import Contract
 from trueup.domain.profiling import Counted, CountKey, References
 from trueup.errors import Unavailable
-from trueup.monitoring.copied import messages
+from trueup.monitoring.copied import Gathered, gathered
 from trueup.monitoring.counting import Tally
 from trueup.monitoring.selecting import Selection, selection
 from trueup.postgres import Connection, Pool
@@ -164,9 +164,10 @@ class PostgresCounting:
         """The rows are read here and counted by a thread, which the server and the network need not wait for."""
         tally = Tally(what.references, chosen)
 
-        def counted(block: list[Any]) -> int:
-            tally.add(chosen.layout.read(block))
-            return len(block)
+        def counted(block: Gathered) -> int:
+            rows = chosen.layout.read(block)
+            tally.add(rows)
+            return len(rows)
 
         with ThreadPoolExecutor(1, "trueup-counting") as counter:
             under_way: Future[int] | None = None
@@ -180,7 +181,7 @@ class PostgresCounting:
 
     def _blocks(
         self, connection: Connection, what: Counting, chosen: Selection, portion: Portion
-    ) -> Iterator[list[Any]]:
+    ) -> Iterator[Gathered]:
         wanted = [] if not portion.rows else ["p.batch_id > %(after)s AND p.batch_id <= %(upto)s"]
         if portion.late:
             wanted.append("p.batch_id = ANY (%(batches)s)")
@@ -196,7 +197,7 @@ class PostgresCounting:
                 "batches": portion.late,
             }
             with connection.cursor().copy(query.encode(), values) as copy:
-                yield from messages(copy, self._settings.block_rows)
+                yield from gathered(copy, chosen.layout, self._settings.block_rows)
 
     def _add(self, connection: Connection, what: Counting, portion: Portion, tally: Tally) -> None:
         of = (what.deployment_id, what.model_version_id)
