@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
 from uuid import UUID
@@ -34,11 +34,12 @@ OPENINGS = "exception-sla"  # scored once, when opened
 EVENTS = "exception-sla-events"  # scored anew after every event
 TRAIN_SHARE = 0.4  # of the days with openings, when no day is given
 
+REFERENCE_DAYS = 7  # with openings, the version's first; before they are over there is nothing to compare with
 SERVING = trueup.Serving(
     threads=1,
     fallback=trueup.Fallback("group_record", 0.1, low=0.25, high=0.6),
     monitoring=Monitoring(
-        reference=ReferenceRows(days=7),
+        reference=ReferenceRows(days=REFERENCE_DAYS),
         windows=(WindowKind.WEEK,),
         segments=("priority", "assignment_group"),
         maturity_floor=0.9,
@@ -106,7 +107,7 @@ class Replay:
         for done, day in enumerate(days):
             self._score(day)
             self._true_up(day)
-            if _is_sunday(day) or day == days[-1]:
+            if day == days[-1] or (_is_sunday(day) and day >= self._trained + REFERENCE_DAYS):
                 self._measure(day)
             self._progress("score", done + 1, len(days))
         return self.totals
@@ -127,7 +128,7 @@ class Replay:
             model=model,
             version=version,
             libraries=libraries,
-            serving=SERVING,
+            serving=replace(SERVING, monitoring=None) if self._every_event else SERVING,
             by="exception-sla demonstration",
         )
 
@@ -181,7 +182,12 @@ class Replay:
         )
 
     def _measure(self, day: np.datetime64) -> None:
-        """Measures the weeks of which something new is known at the end of the day, as its source knew it."""
+        """Measures the weeks of which something new is known at the end of the day, as its source knew it.
+
+        Scored after every event, an incident's predictions are no independent rows, and no week of them is measured.
+        """
+        if self._every_event:
+            return
         at = datetime.fromisoformat(f"{day + 1}T00:00:00+00:00")
         self._up.monitor(self.deployment, at=at, known_by=KnownBy.OBSERVED)
 
