@@ -96,7 +96,8 @@ class Monitoring:
     with at least ``smallest_slice`` rows; the reference's ``most_slices`` largest are. ``top_k`` a day is the length
     of the work queue, ordered by ``rank_by`` (None: by expected cost where the contract has one, else by score).
     Drift is called where chance explains it with probability below ``alpha`` after correction *and* the distance is
-    at least its floor. ``metrics`` names those that are kept; none: all.
+    at least its floor, of features but those in ``unjudged``: a figure of the whole market, say, has one value a day,
+    so that ten days are ten values however many rows there are. ``metrics`` names those that are kept; none: all.
     """
 
     reference: ReferenceRows = field(default_factory=lambda: ReferenceRows(rows=10_000))
@@ -112,6 +113,7 @@ class Monitoring:
     floors: dict[str, float] = field(default_factory=dict)
     breaches: dict[str, Breach] = field(default_factory=dict)
     late_after_days: int = 1
+    unjudged: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

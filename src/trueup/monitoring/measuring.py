@@ -52,6 +52,8 @@ def drift(of: Of, references: References, totals: Totals, declared: Monitoring) 
         counted = totals.get((field, slice_))
         if counted is None or (slice_ and counted.n < declared.smallest_slice) or not _looks_at(of, field):
             continue
+        if field in declared.unjudged:
+            continue
         wanted = [m for m in ([DriftMetric.PSI] if slice_ else DriftMetric) if declared.keeps(m)]
         found = drift_scores(profile, counted.counts, wanted, floors=floors, alpha=declared.alpha, subject=field)
         for score in found:

@@ -114,6 +114,8 @@ def check_fits(declared: Monitoring, contract: Contract) -> None:
                 f"{name} is no field of the contract that rows could be sliced by",
                 next_step="slice by a category, a text, a whole number, a day or a yes/no",
             )
+    if missing := sorted(set(declared.unjudged) - {f.name for f in contract.features}):
+        raise InvalidInput(f"{missing[0]} is no feature of the contract", next_step="`unjudged` names features")
     if declared.rank_by is Ranking.EXPECTED_COST and not contract.expected_cost:
         raise InvalidInput("the contract has no expected cost to rank by", next_step="rank by score")
 

@@ -109,7 +109,7 @@ class History:
     def _window(self, rows: list[Floats], place: int, days: int = WINDOW) -> Floats:
         """Up to ``days`` days until ``place``, at least three (days x securities), the newest last.
 
-        Ends at a gap; what is missing to three days is zero.
+        Ends at a gap, across which nothing is compared; what is missing to three days is zero.
         """
         n, first = len(self.cusips), place
         while first > max(0, place - days + 1):

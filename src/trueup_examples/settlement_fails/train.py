@@ -19,7 +19,7 @@ from trueup_examples.settlement_fails.features import LARGE
 
 ROUNDS = 60
 MAX_ROWS = 1_500_000  # newest first
-REFERENCE_ROWS = 100_000
+REFERENCE_DAYS = 10  # what the world was when the model was trained
 PARAMETERS = {
     "objective": "binary:logistic",
     "tree_method": "hist",
@@ -57,13 +57,9 @@ class Examples:
     def __len__(self) -> int:
         return sum(map(len, self.labels))
 
-    def sample(self, most: int) -> NDArray[np.float32]:
-        """At most so many rows, drawn at random, always the same."""
-        matrix = np.vstack(self.matrices)
-        if len(matrix) <= most:
-            return matrix
-        rows: NDArray[np.float32] = matrix[np.random.default_rng(7).choice(len(matrix), most, replace=False)]
-        return rows
+    def newest(self, days: int) -> NDArray[np.float32]:
+        """The rows of the last so many days."""
+        return np.vstack(self.matrices[-days:])
 
 
 @cache
@@ -87,8 +83,8 @@ def train(examples: Examples, store: Path) -> tuple[Any, dict[str, str]]:
 
 
 def reference(model: Any, examples: Examples) -> dict[str, NDArray[Any]]:
-    """What production is compared with: training rows as the contract names their columns, and the model's answers."""
-    sample = examples.sample(REFERENCE_ROWS)
+    """What production is compared with: the newest training rows by the contract's names, and the model's answers."""
+    sample = examples.newest(REFERENCE_DAYS)
     columns: dict[str, NDArray[Any]] = {
         f.name: sample[:, place] != 0 if f.type is trueup.FieldType.BOOL else sample[:, place].astype(np.float64)
         for place, f in enumerate(contract_features())
