@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from trueup.alerts.backtesting import Backtest, Replay, backtest
+from trueup.alerts.durations import moments
 from trueup.alerts.evaluating import Evaluated, retired, stepped
 from trueup.alerts.grouping import awakened, flush, group_of, is_forgotten
 from trueup.alerts.inhibiting import is_inhibited
@@ -158,6 +160,27 @@ class AlertEngine:
         if EXPECTED in texts:
             expected = self._queries.rows(texts[EXPECTED], bound, timeout_s=timeout_s, max_rows=most)
         return observed(file.rule, found, expected)
+
+    def backtest(
+        self,
+        name: str,
+        first: datetime,
+        last: datetime,
+        *,
+        every: timedelta | None = None,
+        known_by: str = "recorded",
+        given: Mapping[str, object] | None = None,
+    ) -> Backtest:
+        """When would the rule have fired, evaluated at the moments of its schedule, or ``every`` so often?
+
+        Nothing is remembered and nobody is told. Raises NotFound, InvalidFile, InvalidInput where these are too many
+        moments, LedgerUnavailable.
+        """
+        file = self.folders.rule(name)
+        schedule = file.rule.schedule if every is None else f"every {round(every.total_seconds()) or 1}s"
+        rule = replace(file.rule, schedule=schedule)  # gaps longer than it are outages
+        replay = Replay(name, rule, lambda at: self.ask(file, self.bound(file, at, given, known_by)), self.bounds)
+        return backtest(replay, moments(schedule, first, last), self._settings.backtest_evaluations)
 
     def _read_and_asked(self, name: str, due: datetime) -> tuple[RuleFile | None, Evaluated]:
         file = None

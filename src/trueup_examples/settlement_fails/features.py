@@ -43,7 +43,7 @@ class History:
         for day in np.unique(file.day):
             chosen = np.flatnonzero(file.day == day)
             at = columns[chosen]
-            price = self._known_price()
+            price = self._known_price(day)
             quoted = ~np.isnan(file.price[chosen])
             price[at[quoted]] = file.price[chosen][quoted]
             quantity = np.zeros(len(self.cusips))
@@ -102,9 +102,12 @@ class History:
             self._flags.append(_flags(cusip, description))
         return place
 
-    def _known_price(self) -> Floats:
+    def _known_price(self, day: np.datetime64) -> Floats:
+        """The last price of each security before ``day``; none across a gap, for it would be months old."""
         n = len(self.cusips)
-        return np.full(n, np.nan) if not self._price else _padded(self._price[-1], n, np.nan).copy()
+        if not self._price or day - self.days[-1] > np.timedelta64(MAX_GAP_DAYS, "D"):
+            return np.full(n, np.nan)
+        return _padded(self._price[-1], n, np.nan).copy()
 
     def _window(self, rows: list[Floats], place: int, days: int = WINDOW) -> Floats:
         """Up to ``days`` days until ``place``, at least three (days x securities), the newest last.

@@ -12,7 +12,6 @@ from trueup.doors.cli.output import JsonOption, print_json, print_table, say
 
 if TYPE_CHECKING:
     from trueup.alerts.engine import AlertEngine
-    from trueup.alerts.reading import RuleFile
     from trueup.bootstrap import Services
 
 _FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
@@ -144,25 +143,14 @@ def backtest(
     as_json: JsonOption = False,
 ) -> None:
     """Replay the rule over the ledger's history: when would it have fired? Nothing is remembered, nobody is told."""
-    from trueup.alerts.backtesting import Replay
-    from trueup.alerts.backtesting import backtest as replayed
-    from trueup.alerts.durations import moments, parse_duration
+    from trueup.alerts.durations import parse_duration
 
     first, last = from_.replace(tzinfo=UTC), to.replace(tzinfo=UTC)
     if first > last:
         raise typer.BadParameter("--from is after --to")
+    spaced = None if every is None else parse_duration(every, "--every")
     with _services() as services:
-        engine = _engine(services)
-        file = engine.folders.rule(rule)
-        schedule = file.rule.schedule
-        if every is not None:
-            schedule = f"every {round(parse_duration(every, '--every').total_seconds()) or 1}s"
-        given = _given(param)
-        spaced = _scheduled(file, schedule)
-        replay = Replay(
-            rule, spaced, lambda at: engine.ask(file, engine.bound(file, at, given, known_by)), engine.bounds
-        )
-        found = replayed(replay, moments(schedule, first, last), services.settings.alerts.backtest_evaluations)
+        found = _engine(services).backtest(rule, first, last, every=spaced, known_by=known_by, given=_given(param))
     rows = [_interval(one) for one in found.intervals]
     if as_json:
         errors = [{"at": at, "error": text} for at, text in found.errors]
@@ -217,12 +205,6 @@ def _condition(row: dict[str, Any], otherwise: str) -> dict[str, Any]:
         "reason": row.get("reason"),
         "evaluated_due": row.get("evaluated_due"),
     }
-
-
-def _scheduled(file: RuleFile, schedule: str) -> Any:
-    from dataclasses import replace
-
-    return replace(file.rule, schedule=schedule)
 
 
 def _interval(one: Any) -> dict[str, Any]:
