@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from socket import gethostname
 from types import TracebackType
 from typing import Self
@@ -241,16 +242,19 @@ def open_sending(services: Services) -> Sending:
     return Sending(services.outbox, declared(services.settings.notify), services.settings.notify)
 
 
-def open_alerts(services: Services) -> AlertEngine:
-    """What evaluates alert rules and tells of alerts. Raises InvalidFile where the routing file is none."""
+def open_alerts(services: Services, folders: Sequence[Path] = ()) -> AlertEngine:
+    """What evaluates alert rules and tells of alerts, with rules of ``folders`` beside those that settings name.
+
+    Raises InvalidFile where the routing file is none.
+    """
     settings = services.settings.alerts
-    store, folders = PostgresAlerts(services._pools[1], services.outbox), RuleFolders(settings.folders)
-    return AlertEngine(store, services.queries, folders, RoutingFile(settings.routing).read, settings, utc_now)
+    store, rules = PostgresAlerts(writer_of(services), services.outbox), RuleFolders([*settings.folders, *folders])
+    return AlertEngine(store, services.queries, rules, RoutingFile(settings.routing).read, settings, utc_now)
 
 
 def alert_handling(services: Services) -> Handling:
     """What people do about alerts."""
-    return Handling(PostgresAlerts(services._pools[1], services.outbox), services.settings.alerts, utc_now)
+    return Handling(PostgresAlerts(writer_of(services), services.outbox), services.settings.alerts, utc_now)
 
 
 def jobs(services: Services) -> list[Job]:

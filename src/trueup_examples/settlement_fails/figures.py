@@ -6,10 +6,12 @@ from importlib.resources import files
 from typing import Any
 
 import trueup
+from trueup_examples.settlement_fails.alarms import alarms
 
 
 def figures(up: trueup.Trueup) -> dict[str, Any]:
-    """Overall row, months and calibration bins, as plain values: one pass over predictions and outcomes."""
+    """Overall row, months and calibration bins in one pass over predictions and outcomes; half-months as they became
+    known, and the alerts that they would have raised. Plain values."""
     truth = _text("truth.sql")
     parts = " UNION ALL ".join(
         f"SELECT '{name}' AS figure, to_jsonb(f) AS row FROM ({_text(name + '.sql')}) AS f"  # noqa: S608 - our own files
@@ -22,6 +24,8 @@ def figures(up: trueup.Trueup) -> dict[str, Any]:
         "overall": found["overall"][0],
         "months": sorted(found["monthly"], key=lambda row: row["month"]),
         "calibration": sorted(found["calibration"], key=lambda row: row["bin"]),
+        "half_months": up.query(_text("half_months.sql")).rows(),
+        "alerts": alarms(up),
     }
 
 

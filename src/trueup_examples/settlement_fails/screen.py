@@ -35,6 +35,8 @@ class Screen(Working):
             f"{overall['outcomes_joined']:,} outcomes joined, maturity {share(overall['maturity'])}, "
             f"AUC {number(overall['auc'])}, Brier {number(overall['brier'])}{rate}"
         )
+        self.result.print(_half_months(found["half_months"]))
+        self.result.print(_alerts(found["alerts"]))
         for reason, lines in totals.dirty.items():
             self.result.print(f"{lines:,} line(s) of the files left out: {reason}")
         settings = up.services.settings
@@ -81,3 +83,41 @@ def _months(months: list[dict[str, Any]]) -> Table:
 
 def _billions(value: float | None) -> str:
     return "-" if value is None else f"{value / 1e9:.2f}"
+
+
+def _half_months(rows: list[dict[str, Any]]) -> Table:
+    """What was known when: a row a half-month and publication that told something of it."""
+    table = Table(
+        title="Half-months as they became known. What is not mature is provisional: AUC then lies\n"
+        "between its bounds. PSI is of the scores, drifted are features.",
+        title_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    for head in ("from", "known on", "mature", "AUC", "from", "to", "by CBPE", "ECE", "PSI", "drifted", ""):
+        table.add_column(head, justify="right", no_wrap=True)
+    for r in rows:
+        table.add_row(
+            r["first"],
+            r["known_on"],
+            share(r["maturity"]),
+            *(number(r[k]) for k in ("auc", "auc_low", "auc_high", "estimated_auc", "ece", "score_psi")),
+            str(r["drifted_features"]),
+            "provisional" if r["verdict"] == "provisional" else "",
+        )
+    return table
+
+
+def _alerts(lives: list[dict[str, Any]]) -> Table | str:
+    """What would have been raised, evaluated day by day over the history."""
+    if not lives:
+        return "No alert would have been raised."
+    table = Table(title="Alerts that this history raises", title_justify="left", box=None, padding=(0, 1, 0, 0),
+                  pad_edge=False)  # fmt: skip
+    for head in ("alert", "of", "fired", "ended", "value"):
+        table.add_column(head, no_wrap=True)
+    for one in lives:
+        ended = "lasts" if one["ended"] is None else f"{one['ended']:%Y-%m-%d}"
+        table.add_row(one["alert"], one["of"], f"{one['fired']:%Y-%m-%d}", ended, number(one["value"]))
+    return table
