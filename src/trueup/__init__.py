@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from trueup.contracts.comparing import compare as compare_contracts
     from trueup.contracts.inferring import infer_from_mlflow, infer_from_onnx
     from trueup.contracts.reading import dump_contract, load_contract
+    from trueup.domain.action import Action
     from trueup.domain.batch import Channel, Role, Status
     from trueup.domain.contract import Contract, Field, FieldRole, FieldType, Label, Output
     from trueup.domain.deployment import Deployment, Fallback, Mode, ReplayGrade, Runtime, Serving, Untreated
@@ -27,6 +28,7 @@ _HOME = {
     "dump_contract": ("trueup.contracts.reading", "dump_contract"),
     "load_contract": ("trueup.contracts.reading", "load_contract"),
     "TrueupError": ("trueup.errors", "TrueupError"),
+    "Action": ("trueup.domain.action", "Action"),
     "PredictionFilter": ("trueup.ports", "PredictionFilter"),
     "Settings": ("trueup.settings", "Settings"),
     **{n: ("trueup.domain.batch", n) for n in ("Channel", "Role", "Status")},
@@ -39,6 +41,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Action",
     "Batch",
     "Channel",
     "Contract",

@@ -22,7 +22,9 @@ from trueup.ledger.urls import Urls, external_urls
 from trueup.ledger.views import make_contract_view
 from trueup.monitoring import opening as monitoring
 from trueup.monitoring.service import Measuring
+from trueup.outcomes.acting import PostgresActions
 from trueup.outcomes.postgres import PostgresOutcomes
+from trueup.outcomes.pulling import Pulls
 from trueup.ports import Scorer
 from trueup.postgres import Pool
 from trueup.registry.artifacts import ArtifactFolder
@@ -54,6 +56,8 @@ class Services:
     registry: PostgresRegistry
     ledger: PostgresStreams
     outcomes: PostgresOutcomes
+    actions: PostgresActions
+    pulls: Pulls
     queries: PostgresQueries
     scoring: Scoring
     measuring: Measuring
@@ -170,12 +174,15 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
     ledger = PostgresStreams(writer, reader, limits)
     telemetry = Telemetry(limits.metric_deployments)
     observed = ObservedLedger(ledger, telemetry.metrics)
+    outcomes = PostgresOutcomes(writer)
     return Services(
         settings=settings,
         urls=urls,
         registry=registry,
         ledger=ledger,
-        outcomes=PostgresOutcomes(writer),
+        outcomes=outcomes,
+        actions=PostgresActions(writer),
+        pulls=Pulls(settings.pulls, writer, outcomes, registry.contract, limits),
         queries=PostgresQueries(reader, limits),
         scoring=Scoring(registry, observed, _loading(loader), utc_now, limits, telemetry.metrics),
         measuring=monitoring.open_measuring(registry, writer, reader, utc_now, settings.monitoring),

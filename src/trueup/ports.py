@@ -16,6 +16,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from trueup.domain.action import ActionReceipt, ActionsOf
 from trueup.domain.batch import (
     Booking,
     Columns,
@@ -245,7 +246,7 @@ class MeasurementStore(Protocol):
         ...
 
     def measured(self, deployment_id: int, known_by: KnownBy, at: datetime) -> Mapping[tuple[WindowKind, date], Run]:
-        """The last run of each window (by kind and first day) that did not fail, with the knowledge of ``at`` or less."""
+        """The last run of each window (kind, first day) that did not fail, with the knowledge of ``at`` or less."""
         ...
 
     def record(self, run: Run, measurements: Sequence[Measurement]) -> int:
@@ -255,6 +256,14 @@ class MeasurementStore(Protocol):
 
     def listed(self, where: MeasurementFilter) -> list[dict[str, Any]]:
         """Measurements, latest windows first. Raises InvalidQuery."""
+
+
+class ActionStore(Protocol):
+    """What was done about items."""
+
+    def record(self, given: ActionsOf) -> ActionReceipt:
+        """Adds actions whose key is new, all in one commit. Raises Conflict where a key has another action, NotFound
+        for a prediction that the deployment has not, LedgerUnavailable."""
         ...
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from starlette.testclient import TestClient
@@ -215,6 +216,70 @@ class TestOutcomesAndReading:
         )
         assert {(f["row"], f["field"]) for f in error["fields"]} == {(1, "event_day"), (1, "value")}
         assert door.count("outcomes") == 0
+
+    def test_what_fits_is_recorded_where_that_is_asked_for(self, door: Door) -> None:
+        good = {"account": "007", "event_day": "2026-11-20"}
+        rows = [{**good, "value": True}, good, {**good, "account": "8", "state": "censored"}, {**good, "value": 2}]
+        body = {"contract": "trade", "source": "s", "outcomes": rows, "all_or_none": False}
+        told = door.call("POST", "/v1/outcomes", ApiRole.OPERATOR, json=body).json()
+        assert (told["first"], told["revised"], told["unchanged"]) == (2, 0, 0)
+        faults = [(one["row"], [(f["field"], f["code"]) for f in one["fields"]]) for one in told["refused"]]
+        assert faults == [(1, [("value", "null")]), (3, [("value", "type")])]
+
+    def test_columns_a_label_and_a_state_for_all(self, door: Door) -> None:
+        columns = {"account": ["007", "8"], "event_day": ["2026-11-20", "2026-11-20"]}
+        body = {"contract": "trade", "source": "s", "outcomes": columns, "state": "retracted"}
+        label = door.up.services.registry.contract("trade").label
+        assert label is not None
+        for more, status in (({"label": label.name}, 200), ({}, 200), ({"label": "nope"}, 404)):
+            answer = door.call("POST", "/v1/outcomes", ApiRole.OPERATOR, json={**body, **more})
+            assert answer.status_code == status
+        states = door.up.services.queries.rows("SELECT DISTINCT state, revision FROM outcome_history")
+        assert states == [{"state": "retracted", "revision": 1}]
+
+    def test_an_action_is_recorded_once_and_the_truth_knows_of_it(self, door: Door) -> None:
+        made = door.score({"instance": ROW, "event_time": "2026-11-20T12:00:00Z"}).json()
+        actions = [
+            {"key": "1", "action": "called", "prediction_id": made["prediction_id"], "actor": "ann", "reason": "risk"},
+            {"key": "2", "action": "read", "business_key": "007", "event_day": "2026-11-20", "is_treatment": False},
+        ]
+        body = {"deployment": "t", "actions": actions}
+        receipts = [door.call("POST", "/v1/actions", ApiRole.OPERATOR, json=body).json() for _ in range(2)]
+        assert receipts == [{"added": 2, "repeated": 0}, {"added": 0, "repeated": 2}]
+        rows = door.up.services.queries.rows(
+            "SELECT business_key, actor, recorded_by, reason FROM actions ORDER BY key"
+        )
+        assert (rows[0]["business_key"], rows[0]["actor"], rows[0]["reason"]) == ("007", "ann", "risk")
+        assert rows[1]["actor"] == rows[1]["recorded_by"] == rows[0]["recorded_by"]
+        assert rows[1]["actor"].startswith("key:")
+        assert door.up.services.queries.rows("SELECT was_treated FROM truth") == [{"was_treated": True}]
+        with door.up.services._pools[1].transaction() as connection:
+            audit = connection.execute("SELECT detail FROM ledger.audit WHERE action = 'record actions'").fetchall()
+        assert audit == [({"actions": 2},)]
+
+    @pytest.mark.parametrize(
+        ("changes", "status"),
+        [
+            ({"action": "other"}, 409),
+            ({"key": "2", "business_key": None}, 400),
+            ({"key": "2", "event_day": None, "business_key": None, "prediction_id": str(UUID(int=0))}, 404),
+            ({"key": ""}, 400),
+            ({"colour": "red"}, 400),
+            ({"key": "2", "acted_at": "2026-11-20T12:00:00"}, 400),
+        ],
+    )
+    def test_what_is_no_action_records_nothing(self, door: Door, changes: dict[str, Any], status: int) -> None:
+        action = {"key": "1", "action": "called", "business_key": "007", "event_day": "2026-11-20"}
+        body = {"deployment": "t", "actions": [action]}
+        assert door.call("POST", "/v1/actions", ApiRole.OPERATOR, json=body).status_code == 200
+        more = {"deployment": "t", "actions": [{**action, "key": "3"}, {**action, **changes}]}
+        assert door.call("POST", "/v1/actions", ApiRole.OPERATOR, json=more).status_code == status
+        assert door.up.services.queries.rows("SELECT key FROM actions") == [{"key": "1"}]
+
+    def test_actions_need_a_deployment_and_the_role(self, door: Door) -> None:
+        body = {"deployment": "nope", "actions": []}
+        assert door.call("POST", "/v1/actions", ApiRole.OPERATOR, json=body).status_code == 404
+        assert door.call("POST", "/v1/actions", ApiRole.SCORER, json=body).status_code == 403
 
     def test_predictions_are_filtered(self, door: Door) -> None:
         for day, amount in (("2026-11-19", 1.0), ("2026-11-20", 900000.0)):

@@ -23,8 +23,8 @@ from trueup.domain.batch import Role
 from trueup.domain.profiling import ROWS, Counted, CountKey
 from trueup.ledger.urls import Urls
 from trueup.monitoring.binning import counts as counts_of
-from trueup.monitoring.postgres_references import PostgresReferences
 from trueup.monitoring.postgres_counting import Counting, PostgresCounting
+from trueup.monitoring.postgres_references import PostgresReferences
 from trueup.settings import Monitoring
 
 DAYS = date(2026, 11, 1), date(2026, 11, 30)

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from trueup.bootstrap import Services, open_services
 from trueup.contracts.decoding import Decoder
 from trueup.contracts.reading import load_contract
+from trueup.domain.action import Action, ActionReceipt, ActionsOf
 from trueup.domain.batch import (
     NOTHING_RECORDED,
     REQUEST_SOURCE,
@@ -35,6 +36,7 @@ from trueup.domain.batch import (
     Columns,
     Decoded,
     OutcomeReceipt,
+    OutcomeState,
     RefusalReason,
     Role,
     Source,
@@ -47,7 +49,7 @@ from trueup.doors.windows import known_by_of
 from trueup.errors import InstanceErrors, InvalidQuery, MissingExtra, NotFound
 from trueup.monitoring.references import check_fits, reference_contract, sample_of
 from trueup.monitoring.service import Measured, Told
-from trueup.outcomes.decoding import fitting, outcome_batches, outcome_contract
+from trueup.outcomes.decoding import fitting, outcome_batches, outcome_contract, stated
 from trueup.ports import PredictionFilter
 from trueup.scoring.service import Instances, Predicted, Response
 from trueup.settings import Settings
@@ -207,12 +209,20 @@ class Trueup:
         )
         return self.services.scoring.predict(resolved, instances)
 
-    def outcomes(self, contract_name: str, data: Any, *, source: str, label: str | None = None) -> OutcomeReceipt:
+    def outcomes(
+        self,
+        contract_name: str,
+        data: Any,
+        *,
+        source: str,
+        label: str | None = None,
+        state: OutcomeState | None = None,
+    ) -> OutcomeReceipt:
         """Records real outcomes; one that was said before changes nothing.
 
         ``data`` as for ``score``, with the business-key fields, ``event_day``, ``value`` (of ``label``, else of the
-        primary label) and optionally ``observed_at`` and ``state`` (known, retracted, censored). Of a contract with
-        several labels a row may hold some or all under their own names.
+        primary label) and optionally ``observed_at`` and ``state`` (known, retracted, censored; ``state`` here is that
+        of rows that name none). Of a contract with several labels a row may hold some or all under their own names.
         All or nothing: raises InstanceErrors when any row is wrong, NotFound for an unknown label.
         """
         contract = self.services.registry.contract(contract_name)
@@ -220,7 +230,7 @@ class Trueup:
         step = self.services.settings.limits.batch_rows * 10
         total = row_count(data)
         pieces = [
-            fitting(decode(decoder, row_slice(data, start, start + step)), contract, label)
+            fitting(stated(decode(decoder, row_slice(data, start, start + step)), state), contract, label)
             for start in range(0, total, step)
         ]
         _refuse_any(pieces, step)
@@ -266,6 +276,18 @@ class Trueup:
         most = self.services.settings.monitoring.reference_rows
         rows = Columns.joined([piece.columns for piece in pieces])
         return measuring.reference(deployment, version, sample_of(contract, declared, rows, most))
+
+    def act(self, deployment: str, actions: Sequence[Action], *, by: str = "") -> ActionReceipt:
+        """Records what was done about items; the same key again changes nothing.
+
+        ``by`` is who tells of it, where that is another than each action's ``actor``.
+        Raises NotFound for an unknown deployment or prediction, Conflict where a key has another action.
+        """
+        found = self.services.registry.deployment(deployment)
+        assert found.deployment_id is not None
+        teller = by or (actions[0].actor if actions else "")
+        contract = found.champion.contract.name
+        return self.services.actions.record(ActionsOf(found.name, found.deployment_id, contract, teller, actions))
 
     def query(self, sql: str, **parameters: Any) -> Table:
         """Runs one SELECT under the read-only role; parameters are written ``%(name)s``."""

@@ -90,7 +90,17 @@ def fitting(decoded: Decoded, contract: Contract, label: str | None = None) -> D
         (gone & given, "value", "unexpected", "no value of what is retracted or censored"),
         (~gone & ~given, "value", "null", "a value, or a state of retracted or censored"),
     ]
-    return _without(decoded, bad)
+    return without(decoded, bad)
+
+
+def stated(decoded: Decoded, state: OutcomeState | None) -> Decoded:
+    """With ``state`` for the rows that name none, where the door names one for all."""
+    rows = decoded.columns
+    if state is None or not len(rows):
+        return decoded
+    texts = rows.texts.copy()
+    texts[rows.nulls("state"), rows.contract.slots["state"][1]] = str(state)
+    return replace(decoded, columns=replace(rows, texts=texts))
 
 
 def outcome_batches(
@@ -163,7 +173,8 @@ def _known(rows: Columns) -> Bools:
     return np.fromiter((s is None or s == "known" for s in states), bool, len(rows))
 
 
-def _without(decoded: Decoded, bad: Sequence[tuple[Bools, str, str, str]]) -> Decoded:
+def without(decoded: Decoded, bad: Sequence[tuple[Bools, str, str, str]]) -> Decoded:
+    """Without the rows of each mask, of which field, code and what was expected are told; one fault a row."""
     wrong = np.zeros(len(decoded.rows), bool)
     errors: list[FieldError] = []
     for mask, field, code, expected in bad:

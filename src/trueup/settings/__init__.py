@@ -18,6 +18,7 @@ from trueup.settings.clock import Clock
 from trueup.settings.limits import Limits
 from trueup.settings.monitoring import Monitoring
 from trueup.settings.notifying import Notifying
+from trueup.settings.pulling import Pulling
 from trueup.settings.reporting import Reporting
 from trueup.settings.security import ALGORITHMS, Oidc, OidcRole, Rates, Tls, is_confidential
 from trueup.settings.streaming import Streaming
@@ -31,6 +32,7 @@ __all__ = [
     "Notifying",
     "Oidc",
     "OidcRole",
+    "Pulling",
     "Rates",
     "Reporting",
     "Settings",
@@ -87,3 +89,4 @@ class Settings(BaseSettings):
     notify: Notifying = Field(default_factory=Notifying)
     reports: Reporting = Field(default_factory=Reporting)
     clock: Clock = Field(default_factory=Clock)
+    pulls: dict[str, Pulling] = Field(default_factory=dict, description="databases that outcomes are pulled from")

@@ -77,9 +77,15 @@ OUTCOMES_SCHEMA: dict[str, Any] = {
         "contract": {"type": "string"},
         "source": {"type": "string", "description": "where the facts come from, such as a file's name"},
         "outcomes": {
-            "type": "array",
-            "items": {**_INSTANCE, "description": "the business-key fields, event_day, value, observed_at"},
+            "description": "rows, or columns as one object of arrays",
+            "anyOf": [
+                {"type": "array", "items": {**_INSTANCE, "description": "key fields, event_day, value, observed_at"}},
+                {"type": "object", "additionalProperties": {"type": "array"}},
+            ],
         },
+        "label": {"type": "string", "description": "whose values these are; the contract's first label unless given"},
+        "state": {"enum": ["known", "retracted", "censored"], "description": "of rows that name none"},
+        "all_or_none": {"type": "boolean", "default": True, "description": "false: what fits is recorded"},
     },
 }
 OUTCOMES_EXAMPLES: dict[str, Any] = {
@@ -89,6 +95,57 @@ OUTCOMES_EXAMPLES: dict[str, Any] = {
             "contract": "settlement_fails",
             "source": "cnsfails202611b",
             "outcomes": [{"cusip": "037833100", "event_day": "2026-11-20", "value": True}],
+        },
+    }
+}
+_SHORT = {"type": "string", "minLength": 1, "maxLength": 200}
+ACTIONS_SCHEMA: dict[str, Any] = {
+    "title": "Actions",
+    "type": "object",
+    "required": ["deployment", "actions"],
+    "additionalProperties": False,
+    "properties": {
+        "deployment": {"type": "string"},
+        "actions": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["key", "action"],
+                "additionalProperties": False,
+                "properties": {
+                    "key": {**_SHORT, "description": "its identity: the same key again is the same action"},
+                    "action": {**_SHORT, "description": "what was done"},
+                    "business_key": {"type": "string", "maxLength": 2000, "description": "with event_day: the item"},
+                    "event_day": {"type": "string", "format": "date"},
+                    "prediction_id": {"type": "string", "format": "uuid", "description": "names the item instead"},
+                    "reason": {"type": "string", "maxLength": 2000},
+                    "actor": {**_SHORT, "description": "who did it; the caller unless given"},
+                    "acted_at": {"type": "string", "format": "date-time", "description": "now unless given"},
+                    "is_treatment": {
+                        "type": "boolean",
+                        "default": True,
+                        "description": "whether it can have changed the outcome",
+                    },
+                },
+            },
+        },
+    },
+}
+ACTIONS_EXAMPLES: dict[str, Any] = {
+    "one": {
+        "summary": "one action",
+        "value": {
+            "deployment": "fails",
+            "actions": [
+                {
+                    "key": "case-4711/1",
+                    "business_key": "037833100",
+                    "event_day": "2026-11-20",
+                    "action": "borrowed the securities",
+                    "reason": "first on the list",
+                    "actor": "desk/ann",
+                }
+            ],
         },
     }
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,16 +14,12 @@ import numpy as np
 from starlette.responses import Response as HttpResponse
 
 from trueup.bootstrap import Services
-from trueup.contracts.decoding import Decoder
 from trueup.contracts.reading import contract_to_json, load_contract, parse_contract
 from trueup.domain.deployment import Deployment, ModelVersion, Runtime, Serving
-from trueup.doors.api.edge import more_than
-from trueup.doors.api.errors import BodyTooLarge
-from trueup.doors.api.reach import check_brought, check_outcomes, readable, reads_contract
-from trueup.doors.api.schemas import DeployRequest, OutcomesRequest
+from trueup.doors.api.reach import check_brought, readable, reads_contract
+from trueup.doors.api.schemas import DeployRequest
 from trueup.doors.auth import Caller, Permission
 from trueup.errors import (
-    InstanceErrors,
     InvalidInput,
     InvalidQuery,
     NotFound,
@@ -31,30 +27,9 @@ from trueup.errors import (
     no_prediction,
 )
 from trueup.monitoring.references import check_fits
-from trueup.outcomes.decoding import fitting, outcome_batches, outcome_contract
 from trueup.ports import PredictionFilter
 
 _T = TypeVar("_T")
-
-
-class _AnyObject(msgspec.Struct, gc=False):
-    """Any JSON object, read without keeping anything of it."""
-
-
-_ROWS = msgspec.json.Decoder(list[_AnyObject])
-
-
-def record_outcomes(services: Services, body: bytes, caller: Caller) -> HttpResponse:
-    """Records outcomes, all or none."""
-    request = parsed(body, OutcomesRequest)
-    check_outcomes(services, request.contract, caller)
-    contract = services.registry.contract(request.contract)
-    decoder = Decoder(outcome_contract(contract), services.settings.limits)
-    decoded = fitting(decoder.json(_bounded_rows(services, bytes(request.outcomes))), contract)
-    if decoded.errors_total:
-        raise InstanceErrors(decoded.errors, decoded.errors_total)
-    batches = outcome_batches(contract, decoded.columns, source=request.source, now=datetime.now(UTC))
-    return reply(asdict(services.outcomes.record_all(batches)))
 
 
 def deployments(services: Services, caller: Caller) -> HttpResponse:
@@ -156,26 +131,6 @@ def _where(error: msgspec.ValidationError) -> str:
     if "unknown field" in text:
         return "unknown field"
     return text
-
-
-def _bounded_rows(services: Services, raw: bytes) -> bytes:
-    """The rows themselves if they are objects and not too many, found out without keeping them.
-
-    Objects are counted by their braces outside of texts, because decoding millions of empty
-    objects to learn that they are too many is what a bound should prevent.
-    """
-    most = services.settings.limits.request_rows
-    if more_than(raw, b"{", most):
-        raise BodyTooLarge(f"a request may have at most {most} instances", next_step="send smaller batches")
-    try:
-        _ROWS.decode(raw)
-    except msgspec.ValidationError:
-        raise InvalidInput("instances are a JSON array of objects", next_step='send [{"field": value, ...}]') from None
-    except (msgspec.DecodeError, UnicodeError):
-        raise InvalidInput("the body is not valid JSON") from None
-    except RecursionError:
-        raise InvalidInput("the body is nested too deeply", next_step="an instance is a flat object") from None
-    return raw
 
 
 def _deployment(found: Deployment) -> dict[str, Any]:

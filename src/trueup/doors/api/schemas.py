@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from typing import Annotated, Any
+from uuid import UUID
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from trueup.domain.batch import Channel, Role, Status
+from trueup.domain.batch import Channel, OutcomeState, Role, Status
 from trueup.domain.deployment import Runtime
 from trueup.domain.measuring import Verdict
 from trueup.domain.monitoring import KnownBy, WindowKind
@@ -39,6 +40,30 @@ class OutcomesRequest(msgspec.Struct, forbid_unknown_fields=True):
     contract: Name
     source: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
     outcomes: msgspec.Raw
+    label: Name | None = None
+    state: OutcomeState | None = None
+    all_or_none: bool = True
+
+
+class ActionGiven(msgspec.Struct, forbid_unknown_fields=True):
+    """What was done about one item."""
+
+    key: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    action: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    business_key: Annotated[str, msgspec.Meta(max_length=2_000)] | None = None
+    event_day: date | None = None
+    prediction_id: UUID | None = None
+    reason: Annotated[str, msgspec.Meta(max_length=2_000)] = ""
+    actor: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
+    acted_at: Moment | None = None
+    is_treatment: bool = True
+
+
+class ActionsRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """What was done about items of one deployment."""
+
+    deployment: Name
+    actions: list[ActionGiven]
 
 
 class ArtifactReference(msgspec.Struct, forbid_unknown_fields=True):
@@ -135,12 +160,27 @@ class BatchAnswer(_Documented):
     refused: list[RowRefused]
 
 
-class OutcomesAnswer(_Documented):
-    """What recording did."""
+class OutcomeRefused(_Documented):
+    """Why one row was not recorded."""
 
-    first: int
-    revised: int
-    unchanged: int
+    row: int
+    fields: list[FieldFault]
+
+
+class OutcomesAnswer(_Documented):
+    """What recording did. received = first + revised + unchanged + refused, of a contract with one label."""
+
+    first: int = Field(description="the first that was said of an outcome")
+    revised: int = Field(description="changed what is held to be true")
+    unchanged: int = Field(description="said before, or older than what is known")
+    refused: list[OutcomeRefused] = Field([], description="with `all_or_none: false`, in the order of the rows")
+
+
+class ActionsAnswer(_Documented):
+    """What recording actions did."""
+
+    added: int
+    repeated: int
 
 
 class Health(_Documented):

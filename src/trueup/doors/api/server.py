@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 
 from trueup.bootstrap import Services
 from trueup.domain.batch import Status
-from trueup.doors.api import documents, handlers, schemas
+from trueup.doors.api import documents, handlers, schemas, truth
 from trueup.doors.api.admin import AdminApart
 from trueup.doors.api.edge import Edge, Work
 from trueup.doors.api.errors import answer, shaped, status_of
@@ -157,10 +157,24 @@ def _add_scoring(app: FastAPI, services: Services, work: Work, allowed: Guard) -
         openapi_extra=documents.request_body(documents.OUTCOMES_SCHEMA, documents.OUTCOMES_EXAMPLES),
     )
     async def record_outcomes(request: Request) -> Response:
-        """Records real outcomes, all or none. One that equals the latest known changes nothing."""
+        """Records real outcomes, all or none unless `all_or_none` is false. What was said before changes nothing."""
         body = await work.body(request)
         caller: Caller = request.state.caller
-        return await work.run(lambda: handlers.record_outcomes(services, body, caller))
+        return await work.run(lambda: truth.record_outcomes(services, body, caller))
+
+    @app.post(
+        "/v1/actions",
+        tags=["actions"],
+        dependencies=[allowed(Permission.RECORD_OUTCOMES)],
+        response_model=schemas.ActionsAnswer,
+        responses=documents.ERRORS,
+        openapi_extra=documents.request_body(documents.ACTIONS_SCHEMA, documents.ACTIONS_EXAMPLES),
+    )
+    async def record_actions(request: Request) -> Response:
+        """Records what was done about items of a deployment, all or none. The same key again changes nothing."""
+        body = await work.body(request)
+        caller: Caller = request.state.caller
+        return await work.run(lambda: truth.record_actions(services, body, caller))
 
     @app.post(
         "/v1/deployments",

@@ -1,4 +1,4 @@
-"""`trueup score` and `trueup outcomes`: files in, answers and receipts out."""
+"""`trueup score`: files in, answers out."""
 
 from __future__ import annotations
 
@@ -14,23 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from trueup.doors.cli.errors import BAD_INPUT
-from trueup.doors.cli.output import JsonOption, json_line, print_json, say
+from trueup.doors.cli.output import json_line, say
+from trueup.doors.cli.reading import FormatOption, format_of, progress
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from trueup.doors.cli.files import Format, Source
+    from trueup.doors.cli.files import Source
     from trueup.doors.python import Scores, Trueup
 
 _COLUMNS = ("row", "prediction_id", "status", "score", "decision", "expected_cost", "refused", "detail")
-
-
-class InputFormat(StrEnum):
-    """The formats of :class:`trueup.doors.cli.files.Format`, repeated here so that help loads nothing."""
-
-    CSV = "csv"
-    PARQUET = "parquet"
-    JSONL = "jsonl"
 
 
 class AnswerFormat(StrEnum):
@@ -40,16 +31,12 @@ class AnswerFormat(StrEnum):
     CSV = "csv"
 
 
-FormatOption = Annotated[InputFormat | None, typer.Option("--format", help="The file's format, if its suffix lies.")]
-
-
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     app.command(
         epilog="Examples:  trueup score day.csv --deployment fails --out answers.jsonl;  "
         "cat day.jsonl | trueup score - --format jsonl --deployment fails"
     )(score)
-    app.command(epilog="Example:  trueup outcomes outcomes.csv --contract settlement_fails")(outcomes)
 
 
 def score(
@@ -79,10 +66,10 @@ def score(
 
     totals = _Totals()
     with (
-        files.opened(file, _format(file_format)) as source,
+        files.opened(file, format_of(file_format)) as source,
         trueup.connect(read_settings()) as up,
         _answers(out, out_format) as write,
-        _progress(source) as tick,
+        progress(source, "scoring") as tick,
     ):
         name = dataset or f"sha256:{source.digest}"
         for start, scores in _scored(up, deployment, source, name, event_time):
@@ -94,43 +81,6 @@ def score(
     if totals.refused:
         say("next: the refused rows are in the answers and in the view `refusals`, each with its reason")
         raise typer.Exit(BAD_INPUT)
-
-
-def outcomes(
-    file: Annotated[str, typer.Argument(help="CSV, Parquet or JSON lines; `-` for standard input.")],
-    contract: Annotated[str, typer.Option("--contract", "-c", help="The contract whose label these are.")],
-    source: Annotated[str | None, typer.Option(help="Where they come from; the file's name unless given.")] = None,
-    file_format: FormatOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Record real outcomes: the business-key columns, event_day, value and, optionally, observed_at.
-
-    The whole file is checked first; if any row is wrong, none is recorded. Recording again changes nothing.
-    """
-    import trueup
-    from trueup.doors.cli import files
-    from trueup.doors.cli.settings import read_settings
-    from trueup.outcomes.decoding import outcome_contract
-
-    with files.opened(file, _format(file_format)) as opened, trueup.connect(read_settings()) as up:
-        limits = up.services.settings.limits
-        rows_like = outcome_contract(up.contract(contract))
-        _check_all(opened, rows_like, limits)
-        receipts = [
-            up.outcomes(contract, chunk.data, source=source or opened.name)
-            for chunk in opened.chunks(rows_like, limits)
-        ]
-    total = {name: sum(getattr(r, name) for r in receipts) for name in ("first", "revised", "unchanged")}
-    if as_json:
-        print_json(total)
-    else:
-        say(f"{total['first']} first outcomes, {total['revised']} revised, {total['unchanged']} known already")
-
-
-def _format(wanted: InputFormat | None) -> Format | None:
-    from trueup.doors.cli.files import Format
-
-    return None if wanted is None else Format(wanted.value)
 
 
 def _scored(
@@ -210,38 +160,3 @@ def _writer(file: TextIO, kind: AnswerFormat) -> Any:
     table = csv.DictWriter(file, _COLUMNS, restval="", extrasaction="ignore")
     table.writeheader()
     return table.writerow
-
-
-@contextmanager
-def _progress(source: Source) -> Iterator[Any]:
-    """A function to call after each chunk; the bar is on standard error and only at a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    bar: Progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    with bar:
-        task = bar.add_task("scoring", total=source.size)
-        yield lambda: bar.update(task, completed=source.done())
-
-
-def _check_all(source: Source, contract: Any, limits: Any) -> None:
-    """Decodes the whole file once. Raises InstanceErrors when any row is wrong."""
-    from dataclasses import replace
-
-    from trueup.contracts.decoding import Decoder
-    from trueup.domain.contract import FieldError
-    from trueup.doors.python import decode
-    from trueup.errors import InstanceErrors
-
-    decoder = Decoder(contract, limits)
-    errors: list[FieldError] = []
-    total = 0
-    for chunk in source.chunks(contract, limits):
-        decoded = decode(decoder, chunk.data)
-        total += decoded.errors_total
-        if len(errors) < limits.field_errors:
-            errors.extend(replace(e, row=e.row + chunk.start) for e in decoded.errors)
-    if total:
-        raise InstanceErrors(tuple(errors[: limits.field_errors]), total)

@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 
 from trueup.doors.cli import (
+    actions,
     contracts,
     database,
     deploying,
@@ -16,6 +17,7 @@ from trueup.doors.cli import (
     letters,
     listing,
     monitoring,
+    outcomes,
     reconciling,
     running,
     scoring,
@@ -57,6 +59,8 @@ def application() -> typer.Typer:
     app.add_typer(monitoring.app, name="monitor")
     app.add_typer(spooling.app, name="spool")
     app.add_typer(letters.app, name="dlq")
+    app.add_typer(outcomes.app, name="outcomes")
+    app.add_typer(actions.app, name="action")
     return app
 
 
