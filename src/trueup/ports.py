@@ -247,7 +247,7 @@ class MeasurementStore(Protocol):
         ...
 
     def measured(self, deployment_id: int, known_by: KnownBy, at: datetime) -> Mapping[tuple[WindowKind, date], Run]:
-        """The last run of each window (by kind and first day) that did not fail, with the knowledge of ``at`` or less."""
+        """The last run of each window (kind, first day) that did not fail, with the knowledge of ``at`` or less."""
         ...
 
     def record(self, run: Run, measurements: Sequence[Measurement]) -> int:

@@ -53,8 +53,9 @@ def held(request: pytest.FixtureRequest) -> Iterator[Held]:
 
 
 def test_a_figure_comes_back_as_it_was_measured(held: Held):
-    full = held.figure("psi", 0.3, field="amount", slice="desk=rates", low=0.1, high=0.5, reference_n=500, critical=0.02,
-                       p_value=0.001, q_value=0.01, floor=0.1, verdict=Verdict.BREACH, maturity=0.5)  # fmt: skip
+    full = held.figure("psi", 0.3, field="amount", slice="desk=rates", low=0.1, high=0.5, reference_n=500,
+                       critical=0.02, p_value=0.001, q_value=0.01, floor=0.1, verdict=Verdict.BREACH,
+                       maturity=0.5)  # fmt: skip
     assert held.store.record(held.run(5), [full, held.figure("auc", None)]) == 2
     auc, psi = held.listed()
     assert auc["value"] is None
