@@ -385,12 +385,19 @@ class TestWhoMay:
             ("get", "/v1/predictions/{prediction_id}"): ApiRole.READER,
             ("get", "/v1/contracts/{name}"): ApiRole.READER,
             ("get", "/v1/server"): ApiRole.READER,
+            ("get", "/v1/reports"): ApiRole.READER,
+            ("post", "/v1/reports/{report}/runs"): ApiRole.OPERATOR,
+            ("get", "/v1/report-runs"): ApiRole.READER,
+            ("get", "/v1/report-runs/{run_id}"): ApiRole.READER,
+            ("get", "/v1/report-runs/{run_id}.{kind}"): ApiRole.READER,
+            ("get", "/v1/report-runs/{run_id}/rows/{query}/{row}"): ApiRole.READER,
         }
         document = door.http.get("/openapi.json").json()
         calls = {(m, p) for p, methods in document["paths"].items() for m in methods if p.startswith("/v1/")}
         assert calls == set(least)
         for (method, path), role in least.items():
             url = path.replace("{name}", "t").replace("{prediction_id}", "00000000-0000-0000-0000-000000000000")
+            url = url.replace("{run_id}", "1").replace("{kind}", "html").replace("{row}", "1")
             assert document["paths"][path][method]["security"], (method, path)
             _error(door.call(method, url, None), 401, "unauthenticated")
             _error(door.call(method, url, None, headers={"X-API-Key": "tu_nonsense"}), 401, "unauthenticated")

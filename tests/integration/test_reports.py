@@ -7,6 +7,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -216,7 +217,13 @@ def test_a_due_moment_is_run_and_told_once(ledger: Services, fresh_database: Url
                 ("report/daily_mi/2026-11-20T06:00:00+00:00/boss", 5),
                 ("report/daily_mi/2026-11-20T06:00:00+00:00/desk", 5),
             ]
-            ((as_known_at, by),) = owner.execute("SELECT as_known_at, asked_by FROM ledger.report_runs").fetchall()
+            with ThreadPoolExecutor(4) as workers:
+                said = list(workers.map(job.run, [due + timedelta(days=1)] * 4))
+            assert sum(one.startswith("run ") for one in said) == 1
+            assert owner.execute("SELECT count(*) FROM told").fetchone() == (4,)
+            ((as_known_at, by),) = owner.execute(
+                "SELECT as_known_at, asked_by FROM ledger.report_runs ORDER BY run_id LIMIT 1"
+            ).fetchall()
         assert (as_known_at, by) == (due, "clock")
 
 
@@ -226,7 +233,8 @@ def test_files_of_a_message_are_bounded(ledger: Services):
     (whole,) = messages(run, report, Reporting(public_url="https://trueup.bank/"))
     assert [a.name.rpartition(".")[2] for a in whole.attachments] == ["pdf", "html", "xlsx", "zip", "json"]
     assert f"https://trueup.bank/v1/report-runs/{run.run_id}.html" in whole.text
-    (less,) = messages(run, report, Reporting(attachment_bytes=len(whole.attachments[0].content)))
+    bound = len(whole.attachments[0].content)
+    (less,) = messages(run, report, Reporting(attachment_bytes=bound, public_url="https://trueup.bank/"))
     assert [a.media_type for a in less.attachments] == ["application/pdf"]
     (none,) = messages(run, report, Reporting(attachment_bytes=0))
     assert none.attachments == ()

@@ -55,6 +55,8 @@ class TestCommandLine:
         page = tmp_path / "mi.html"
         assert shell("report", "show", str(run["run_id"]), "-o", str(page)).returncode == 0
         assert "<svg" in page.read_text()
+        assert shell("report", "show", str(run["run_id"]), "-o", str(tmp_path / "mi.csv")).returncode == 3
+        assert shell("report", "show", str(run["run_id"]), "-o", str(tmp_path / "mi.zip")).returncode == 0
         rows = json.loads(shell("report", "rows", str(run["run_id"]), "by_day", "--row", "1", "--json").stdout)
         assert len(rows) == 20
         assert json.loads(shell("report", "list", "daily_mi", "--json").stdout)[0]["name"] == "daily_mi"

@@ -184,7 +184,10 @@ def _deliver(services: Services, run: ReportRun, wanted: ReportFormat | None, ou
         if run.error:
             say(f"the run failed: {run.error}")
         return
-    content = rendered(run, wanted, services.settings.reports.public_url).content
+    made = rendered(run, wanted, services.settings.reports.public_url)
+    content = made.content
+    if output is not None and made.media_type == "application/zip" and output.suffix.lower() != ".zip":
+        raise InvalidInput("several queries are a zip of CSV files", next_step=f"name it {output.stem}.zip")
     if output is None:
         _write(content, is_text=wanted in (ReportFormat.JSON, ReportFormat.HTML))
         return

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from typing import Any
 
 from trueup.domain.report import ReportRun
 from trueup.errors import MissingExtra
 from trueup.reports.formats.html import html_of
+
+logging.getLogger("weasyprint").setLevel(logging.ERROR)  # it warns of what only screens know
 
 
 def pdf_of(run: ReportRun, public_url: str = "") -> bytes:
