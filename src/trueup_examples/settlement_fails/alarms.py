@@ -1,4 +1,4 @@
-"""Which alerts the replayed history would have raised: the rules of trueup and of this example, evaluated day by day."""
+"""Which alerts the replayed history would have raised: rules of trueup and of this example, day by day."""
 
 from __future__ import annotations
 
