@@ -375,3 +375,40 @@ def _until(condition: Any, seconds: float = 5.0) -> None:
     while not condition():
         assert time.monotonic() < ends
         time.sleep(0.02)
+
+
+def test_outcomes_are_checked_taken_back_and_shown(deployed: Shell) -> None:
+    (deployed.folder / "truth.csv").write_text("account,event_day,value\n008,2026-11-20,true\n")
+    (deployed.folder / "gone.csv").write_text("account,event_day\n008,2026-11-20\n")
+    assert deployed.json("outcomes", "truth.csv", "-c", "trade", "--dry-run")["rows"] == 1
+    _refused(deployed("outcomes", "show", "008"), 4)
+    assert deployed.json("outcomes", "record", "truth.csv", "-c", "trade")["first"] == 1
+    assert deployed.json("outcomes", "gone.csv", "-c", "trade", "--retract", "--source", "CSD")["revised"] == 1
+    assert "value: null" in _refused(deployed("outcomes", "gone.csv", "-c", "trade"), 3)
+    assert "not both" in _refused(deployed("outcomes", "gone.csv", "-c", "trade", "--retract", "--censored"), 3)
+    _refused(deployed("outcomes", "gone.csv", "-c", "trade", "--label", "nope"), 4)
+    shown = deployed.json("outcomes", "show", "008", "--contract", "trade")
+    assert [(r["state"], r["value"], r["source"], r["is_latest"]) for r in shown] == [
+        ("known", 1.0, "truth.csv", False),
+        ("retracted", None, "CSD", True),
+    ]
+    assert "retracted" in deployed("outcomes", "show", "008").stdout
+    _refused(deployed("outcomes", "pull", "nope"), 4)
+
+
+def test_what_was_done_is_recorded_once_and_listed(deployed: Shell) -> None:
+    deployed("score", "rows.csv", "-d", "t")
+    (found,) = deployed.json("predictions", "--min-score", "0.5")
+    done = ("action", "add", "t", "--prediction", found["prediction_id"], "--action", "called", "--key", "case 1")
+    receipts = [deployed.json(*done, "--reason", "late before", "--actor", "ann") for _ in range(2)]
+    assert [(r["added"], r["repeated"]) for r in receipts] == [(1, 0), (0, 1)]
+    _refused(deployed(*done, "--reason", "another"), 5)
+    _refused(deployed("action", "add", "t", "--action", "called"), 3)
+    _refused(deployed("action", "add", "t", "--action", "called", "--prediction", "x"), 3)
+    item = ("--business-key", "007", "--event-day", "2026-11-20")
+    assert deployed.json("action", "add", "t", "--action", "read", *item, "--no-treatment")["added"] == 1
+    assert [a["action"] for a in deployed.json("action", "list", "--deployment", "t")] == ["read", "called"]
+    (listed,) = deployed.json("action", "list", "--business-key", "008")
+    assert (listed["actor"], listed["reason"], listed["is_treatment"]) == ("ann", "late before", True)
+    assert listed["recorded_by"].startswith("user:")
+    assert "called" in deployed("action", "list").stdout

@@ -37,7 +37,7 @@ labels:
   - {name: failed, type: bool, join_key: [trade], horizon: {days: 1}, never_after: 3}
   - {name: days_late, type: int64, horizon: {business_days: 5, calendar: us-settlement}, positive: {at_least: 2}}
   - {name: penalty, type: float64, horizon: when published, positive: {above: 100}}
-  - {name: reason, type: string, horizon: {days: 100}, positive: {equals: LACK}}
+  - {name: reason, type: string, horizon: {days: 3650}, positive: {equals: LACK}}
   - {name: defaulted, type: bool, join_key: [party, lots, trade], horizon: {days: 30}}
 """
 Observation = tuple[int, str, float | None]  # hours after START, state, value

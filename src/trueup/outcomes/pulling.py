@@ -5,8 +5,8 @@
 3. sort    rows that are outcomes from those that are not
 4. commit  outcomes, refused rows and the next turn, in one transaction
 
-Killed after any step, the next run starts where the last commit was. What is read again says the same of the same moment
-and changes nothing. Of two at once the slower one is fenced off by the turn. The moment moves to the newest one
+Killed after any step, the next run starts where the last commit was. What is read again says the same of the same
+moment and changes nothing. Of two at once the slower one is fenced off by the turn. The moment moves to the newest one
 that was read *in full*: rows of the same moment may follow in the next batch.
 """
 
@@ -31,7 +31,6 @@ from trueup.domain.job import Job, Missed
 from trueup.errors import Fenced, InvalidInput, NotFound, TimedOut
 from trueup.outcomes.decoding import fitting, outcome_batches, outcome_contract, without
 from trueup.outcomes.postgres import PostgresOutcomes
-from trueup.outcomes.sqlalchemy import outcome_rows, query_of
 from trueup.postgres import Pool
 from trueup.settings import Limits, Pulling
 
@@ -93,6 +92,8 @@ class Pulls:
         Raises NotFound, InvalidFile, Unavailable, TimedOut, LedgerUnavailable, and Fenced where another puller was
         faster. What was committed before stays.
         """
+        from trueup.outcomes.sqlalchemy import outcome_rows, query_of  # which takes a while to load
+
         pull = self._declared.get(name)
         if pull is None:
             raise NotFound("no such pull", next_step="TRUEUP_PULLS declares them")
@@ -101,19 +102,20 @@ class Pulls:
         decoder, query = Decoder(shape, self._limits), query_of(pull.query)
         stand, done, ends = self._stand(name), Pulled(), time.monotonic() + pull.timeout_s
         began, reached = stand.since, Reached()
+        is_cut = False
         since = _BEGINNING if began is None else max(began - timedelta(seconds=pull.overlap_s), _BEGINNING)
         for rows, is_last in _with_last(outcome_rows(pull, query, shape, since)):
             sorted_ = _dated(fitting(decoder.each(rows), contract, pull.label))
             reached.add(sorted_)
-            ends_here = done.rows + len(rows) >= pull.most_rows and not is_last
+            is_cut = done.rows + len(rows) >= pull.most_rows and not is_last
             until = reached.newest if is_last else reached.in_full
             batches = _batches(contract, pull, name, sorted_)
             stand = self._commit(name, pull, stand, until, batches, _refusals(rows, sorted_), done, len(rows))
-            if ends_here:
+            if is_cut:
                 break
             if time.monotonic() > ends and not is_last:
                 raise TimedOut("a pull took too long; the next goes on from here", next_step="raise its timeout_s")
-        if done.rows >= pull.most_rows and stand.since == began:
+        if is_cut and stand.since == began:
             raise InvalidInput("a pull cannot move on: too many rows of one moment", next_step="raise its most_rows")
         return done
 

@@ -43,7 +43,8 @@ def outcome_rows(pull: Pulling, query: str, shape: Contract, since: dt.datetime)
 
     Raises Unavailable where the source does not answer, InvalidFile where its rows cannot be outcomes.
     """
-    ordered = text(f"SELECT * FROM (\n{query}\n) pulled ORDER BY observed_at").bindparams(
+    # The query is the operator's own, from a file that the settings name.
+    ordered = text(f"SELECT * FROM (\n{query}\n) pulled ORDER BY observed_at").bindparams(  # noqa: S608
         bindparam("since", type_=DateTime(timezone=True))
     )
     try:
@@ -51,7 +52,7 @@ def outcome_rows(pull: Pulling, query: str, shape: Contract, since: dt.datetime)
     except (ArgumentError, NoSuchModuleError, ImportError):
         raise InvalidInput(
             "the address of a pull names no database that can be read",
-            next_step="install its driver, check TRUEUP_PULLS",
+            next_step="install its driver",
         ) from None
     knows_zones = engine.dialect.name in ("postgresql", "oracle", "mssql")
     try:
@@ -91,9 +92,7 @@ def _check_columns(names: list[str], shape: Contract) -> None:
     missing = [name for name in needed if name not in names]
     if unknown or missing or len(set(names)) != len(names):
         wrong = ", ".join([*(f"unknown {name[:60]}" for name in unknown[:5]), *(f"no {n}" for n in missing[:5])])
-        raise InvalidFile(
-            f"the columns of a pull do not fit: {wrong}", next_step="name them as outcome rows do, with AS"
-        )
+        raise InvalidFile(f"the columns of a pull do not fit: {wrong}", next_step="name them with AS")
 
 
 def _row(shape: Contract, row: Any) -> dict[str, Any]:

@@ -21,5 +21,5 @@ class Pulling(BaseModel):
     overlap_s: float = Field(
         60.0,
         ge=0,
-        description="seconds before the newest moment that are read again, for rows that were committed late",
+        description="seconds before the newest moment that are read again, for what was committed late",
     )

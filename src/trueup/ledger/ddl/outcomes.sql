@@ -73,7 +73,7 @@ COMMENT ON FUNCTION trueup.item_key(json, bigint[], text[]) IS 'The item that a 
 CREATE VIEW trueup.closed_days AS SELECT calendar, day FROM ledger.closed_days;
 COMMENT ON VIEW trueup.closed_days IS 'Weekdays on which a calendar is closed';
 
-CREATE FUNCTION trueup.business_day_after(day date, length integer, of_calendar text) RETURNS date LANGUAGE sql STABLE AS $$
+CREATE FUNCTION trueup.business_day_after(day date, length integer, of_calendar text) RETURNS date LANGUAGE sql STABLE COST 10000 AS $$
     SELECT later.day
     FROM (SELECT business_day_after.day + g AS day FROM generate_series(0, 2 * length + 30) AS g) later
     WHERE extract(isodow FROM later.day) < 6
@@ -153,11 +153,15 @@ RETURNS TABLE (
            coalesce(p.decision = 'untreated', false)
     FROM trueup.predictions p
     JOIN trueup.contract_labels l ON l.contract_id = p.contract_id
+    -- Once an event day, not once a prediction.
+    LEFT JOIN (
+        SELECT c.contract_id, c.label, day AS event_day,
+               trueup.business_day_after(day, c.horizon_business_days, c.calendar) AS due_day
+        FROM trueup.contract_labels c CROSS JOIN trueup.event_days() AS day
+        WHERE NOT c.is_primary AND c.horizon_business_days IS NOT NULL
+    ) b ON b.contract_id = p.contract_id AND b.label = l.label AND b.event_day = p.event_day
     CROSS JOIN LATERAL (
-        SELECT CASE WHEN l.is_primary THEN p.due_day
-                    WHEN l.horizon_days IS NOT NULL THEN p.event_day + l.horizon_days
-                    WHEN l.horizon_business_days IS NOT NULL
-                    THEN trueup.business_day_after(p.event_day, l.horizon_business_days, l.calendar) END AS due_day
+        SELECT CASE WHEN l.is_primary THEN p.due_day ELSE coalesce(p.event_day + l.horizon_days, b.due_day) END AS due_day
     ) d
     -- One index probe a prediction, whatever the planner believes: statistics of fresh partitions are missing
     -- or old, and a join planned on them can compare every prediction with every outcome.
