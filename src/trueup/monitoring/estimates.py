@@ -91,7 +91,7 @@ def estimated_probability_figures(
     drawn with those probabilities. Assumes :data:`CBPE_ASSUMPTIONS`.
     """
     given = np.asarray(scores, np.float64)
-    present = ~np.isnan(given)
+    present = np.argsort(given, kind="stable")[: np.count_nonzero(~np.isnan(given))]  # by score, NaN last
     s = given[present]
     p = calibration.of(s)
     figures: dict[str, Figure] = {

@@ -27,6 +27,8 @@ from trueup.monitoring.intervals import (
 def probability_figures(scores: ArrayLike, labels: ArrayLike, resampling: Resampling = USUAL) -> dict[str, Estimate]:
     """Of scores (n,) that are probabilities and labels (n,), NaN where not known."""
     s, y = known_rows(scores, labels)
+    order = np.argsort(s, kind="stable")
+    s, y = s[order], y[order]
     level = resampling.level
     precision = bootstrap(lambda i: performance.average_precision(s[i], y[i]), len(s), resampling)
     calibration = bootstrap(lambda i: performance.ece(s[i], y[i]), len(s), resampling)

@@ -37,6 +37,7 @@ from trueup.monitoring.staleness import stale
 from trueup.ports import Clock, MeasurementStore, ModelRegistry
 from trueup.settings import Monitoring as Settings
 
+MOST_KNOWN = 32  # references in memory
 Told = Callable[[str, int], None]  # what is going on, and how many rows or windows of it are done
 
 
@@ -72,6 +73,7 @@ class Measuring:
         self._measurements = measurements
         self._clock = clock
         self._settings = settings
+        self._known: dict[tuple[int, int], References] = {}  # what is frozen never changes
 
     def measure(
         self,
@@ -164,12 +166,25 @@ class Measuring:
             total += self._counting.count(what, lambda rows: told("rows", rows))
         return total
 
+    def _reference_of(self, deployment: Deployment, version: ModelVersion) -> References | None:
+        """What the version is compared with, and all that was computed from it; None where it is not frozen yet."""
+        assert version.model_version_id is not None
+        which = _id(deployment), version.model_version_id
+        if which not in self._known:
+            found = self._references.frozen(*which)
+            if found is None:
+                return None
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[which] = found
+        return self._known[which]
+
     def _frozen(
         self, deployment: Deployment, version: ModelVersion, declared: Monitoring, now: datetime
     ) -> References | None:
         """The version's reference, made now where its rows are complete."""
         assert version.model_version_id is not None
-        known = self._references.frozen(_id(deployment), version.model_version_id)
+        known = self._reference_of(deployment, version)
         if known is not None or declared.reference.training:
             return known
         sample = self._references.sample(_id(deployment), version, declared, now.date())
@@ -199,7 +214,7 @@ class Measuring:
         rows = 0
         for version in self._versions(deployment):
             assert version.model_version_id is not None
-            references = self._references.frozen(_id(deployment), version.model_version_id)
+            references = self._reference_of(deployment, version)
             if references is None:
                 continue
             for role, totals in self._totals(deployment, version, run.window).items():
