@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     (made.folder / "contract.yaml").write_text(CONTRACT)
     (made.folder / "day.csv").write_text("\n".join(DAY) + "\n")
     (made.folder / "day.jsonl").write_text('{"settlement_date":"2026-11-20","cusip":"1","last_value_usd":2.5}\n')
+    for name, header, row in (("fails.csv", ",value", ",true"), ("cancelled.csv", "", "")):
+        (made.folder / name).write_text(f"cusip,event_day{header}\n037833100,2026-11-20{row}\n")
+    (query,) = blocks(ROOT / "docs/how-to/record-outcomes.md", "sql")
+    (made.folder / "custodian.sql").write_text(query)
+    with closing(sqlite3.connect(made.folder / "custodian.db")) as source, source:
+        source.execute("CREATE TABLE fails (cusip TEXT, settlement_day TEXT, failed INTEGER, changed_at TEXT)")
+        source.execute("INSERT INTO fails VALUES ('037833100', '2026-11-20', 1, '2026-11-21 08:00:00')")
     value = np.random.default_rng(1).uniform(0, 1e6, (500, 1))
     xgboost.train({"objective": "binary:logistic"}, xgboost.DMatrix(value, value[:, 0] > 5e5), 5).save_model(
         made.folder / "model.ubj"
@@ -123,6 +132,8 @@ def test_the_commands_work(page: str, block: str, place: Place, request: pytest.
     if "$URL" in block:
         environment = request.getfixturevalue("served")
         block = block.replace("curl ", "curl --fail-with-body --silent --show-error ")
+    if "custodian.example" in block:
+        block = re.sub(r"URL='postgresql\S+", f"URL='sqlite:///{place.folder}/custodian.db'", block)
     if "db.example" in block:
         real = request.getfixturevalue("own_postgresql")
         block = re.sub(r"TRUEUP_DATABASE_URL=\S+", f"TRUEUP_DATABASE_URL='{real}'", block)

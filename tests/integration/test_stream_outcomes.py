@@ -124,3 +124,27 @@ def test_a_stream_of_outcomes_must_be_declared(up: trueup.Trueup, tmp_path: Path
     deployed(up)
     with pytest.raises(InvalidInput, match="declares no topic of outcomes"):
         served(up, written(tmp_path / "o.jsonl"))
+
+
+def test_a_topic_holds_several_labels_and_takes_back_what_it_said(up: trueup.Trueup, tmp_path: Path) -> None:
+    labels = "labels: [{name: failed, type: bool, horizon: {days: 1}}, {name: late, type: int64, horizon: {days: 9}}]"
+    text = trueup.dump_contract(CONTRACT).partition("label:")[0] + labels
+    model = "python:small_models:share_of_a_million"
+    serving = trueup.Serving(outcomes=Stream("outcomes", dead_letters="dead"))
+    up.deploy("t", contract=text, model=model, version="1", serving=serving)
+    item = {"account": "A", "event_day": "2026-11-19", "observed_at": "2026-11-20T10:00:00Z"}
+    later = {**item, "observed_at": "2026-11-21T10:00:00Z"}
+    path = written(
+        tmp_path / "o.jsonl",
+        {**later, "label": "late", "state": "retracted"},  # arrives before what it takes back
+        {**item, "failed": True, "late": 3},
+        {**later, "value": True, "state": "censored"},
+        {**later, "value": False},
+    )
+    assert served(up, path).run()
+    rows = up.query("SELECT label, state, value_number FROM outcomes ORDER BY label").rows()
+    assert [tuple(row.values()) for row in rows] == [("failed", "known", 0.0), ("late", "retracted", None)]
+    assert [row[1] for row in history(up)] == [1, 1, 2, 2]
+    assert up.query("SELECT record_offset, reason FROM dead_letters").rows() == [
+        {"record_offset": 2, "reason": "contract"}
+    ]
