@@ -35,7 +35,7 @@ lint: $(VENV)/.dev ## style, types, directions of imports
 unit: $(VENV)/.dev ## the quick tests only
 	$(BIN)/python -m pytest tests/unit
 
-clients: $(VENV)-clients/.made ## unmodified clients of other makers, whose pins collide with ours, for the tests
+clients: $(VENV)-clients/.made $(VENV)-oracles/.made ## clients and statistics of other makers, whose pins collide with ours, for the tests
 
 kafka: $(VENV)/.dev ## run a Kafka to try streams with, until Ctrl-C (REGISTRY=1 with a schema registry; PORT, REGISTRY_PORT)
 	$(BIN)/python tests/brokers.py --port $(PORT) $(if $(REGISTRY),--registry-port $(REGISTRY_PORT))
@@ -45,6 +45,7 @@ bench: $(VENV)/.dev ## measure decoding, booking and serving against their limit
 	$(BIN)/python benchmarks/booking.py
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/streaming.py
+	$(BIN)/python benchmarks/monitoring.py
 
 bench-peers: $(VENV)-mlserver/.made $(VENV)-kserve/.made $(VENV)-granian/.made $(VENV)-quix/.made ## servers of other makers, for benchmarks/peers
 
@@ -53,7 +54,7 @@ lock: $(VENV)/.dev ## resolve the dependencies anew, with hashes
 		--no-emit-index-url --no-header --no-annotate -o requirements/demo.txt
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --python-version 3.11 --universal \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/dev.txt
-	for name in clients bench-mlserver bench-kserve bench-granian bench-quix; do \
+	for name in clients oracles bench-mlserver bench-kserve bench-granian bench-quix; do \
 		$(BIN)/uv pip compile requirements/$$name.in --python-version 3.11 --universal --generate-hashes \
 			--no-emit-index-url --no-header --no-annotate -o requirements/$$name.txt || exit 1; done
 
@@ -66,7 +67,7 @@ types: $(VENV)/.dev ## make the TypeScript types from the OpenAPI document (need
 	cd clients/typescript && npm ci && npm run generate && npm run check
 
 clean: ## remove what the commands above made here (not the data of trueup)
-	rm -rf $(VENV) $(VENV)-clients $(VENV)-mlserver $(VENV)-kserve $(VENV)-granian $(VENV)-quix build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache
+	rm -rf $(VENV) $(VENV)-clients $(VENV)-oracles $(VENV)-mlserver $(VENV)-kserve $(VENV)-granian $(VENV)-quix build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache
 
 $(VENV)/.made:
 	@echo "== a virtual environment in $(VENV)"
@@ -89,11 +90,12 @@ $(VENV)/.dev: $(VENV)/.made requirements/dev.txt pyproject.toml
 
 # Environments beside ours, each of its own: a failed install leaves no .made.
 $(VENV)-clients/.made: requirements/clients.txt
+$(VENV)-oracles/.made: requirements/oracles.txt
 $(VENV)-mlserver/.made: requirements/bench-mlserver.txt
 $(VENV)-kserve/.made: requirements/bench-kserve.txt
 $(VENV)-granian/.made: requirements/bench-granian.txt
 $(VENV)-quix/.made: requirements/bench-quix.txt
-$(VENV)-clients/.made $(VENV)-mlserver/.made $(VENV)-kserve/.made $(VENV)-granian/.made $(VENV)-quix/.made:
+$(VENV)-clients/.made $(VENV)-oracles/.made $(VENV)-mlserver/.made $(VENV)-kserve/.made $(VENV)-granian/.made $(VENV)-quix/.made:
 	@echo "== installing $(@D) (once)"
 	@$(PYTHON) -m venv --clear $(@D)
 	@$(@D)/bin/python -m pip install --quiet --require-hashes -r $<

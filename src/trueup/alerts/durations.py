@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from croniter import croniter  # type: ignore[import-untyped]
+from croniter import croniter
 
 from trueup.errors import InvalidFile
 

@@ -88,23 +88,24 @@ def _billions(value: float | None) -> str:
 def _half_months(rows: list[dict[str, Any]]) -> Table:
     """What was known when: a row a half-month and publication that told something of it."""
     table = Table(
-        title="Half-months as they became known. What is not mature is provisional: AUC then lies\n"
-        "between its bounds. PSI is of the scores, drifted are features.",
+        title="Half-months as they became known. Before they are mature figures are\n"
+        "provisional (prov.): low and high are then what outcomes to come leave open.\n"
+        "CBPE is the AUC by scores alone; PSI is of the scores; drifted are features.",
         title_justify="left",
         box=None,
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    for head in ("from", "known on", "mature", "AUC", "from", "to", "by CBPE", "ECE", "PSI", "drifted", ""):
+    for head in ("from", "known on", "mature", "AUC", "low", "high", "CBPE", "ECE", "PSI", "drifted", ""):
         table.add_column(head, justify="right", no_wrap=True)
     for r in rows:
         table.add_row(
-            r["first"],
-            r["known_on"],
+            r["first"][2:],
+            r["known_on"][2:],
             share(r["maturity"]),
             *(number(r[k]) for k in ("auc", "auc_low", "auc_high", "estimated_auc", "ece", "score_psi")),
             str(r["drifted_features"]),
-            "provisional" if r["verdict"] == "provisional" else "",
+            "prov." if r["verdict"] == "provisional" else "",
         )
     return table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -41,25 +42,23 @@ def contract() -> trueup.Contract:
 
 @dataclass
 class Examples:
-    """Rows with a known outcome, collected while files are published."""
+    """Rows with a known outcome, collected while files are published; the newest days as they will be scored."""
 
     matrices: list[NDArray[np.float32]] = field(default_factory=list)
     labels: list[NDArray[np.bool_]] = field(default_factory=list)
+    newest: deque[dict[str, NDArray[Any]]] = field(default_factory=lambda: deque(maxlen=REFERENCE_DAYS))
 
     def add(self, columns: dict[str, Any], outcome: Floats) -> None:
         """Features of one day and the balances of the next."""
         names = [f.name for f in contract_features()]
         self.matrices.append(np.column_stack([columns[n] for n in names]).astype(np.float32))
         self.labels.append(outcome > LARGE)
+        self.newest.append({name: columns[name] for name in names})
         while len(self.matrices) > 1 and sum(map(len, self.labels)) > MAX_ROWS:
             del self.matrices[0], self.labels[0]
 
     def __len__(self) -> int:
         return sum(map(len, self.labels))
-
-    def newest(self, days: int) -> NDArray[np.float32]:
-        """The rows of the last so many days."""
-        return np.vstack(self.matrices[-days:])
 
 
 @cache
@@ -83,12 +82,13 @@ def train(examples: Examples, store: Path) -> tuple[Any, dict[str, str]]:
 
 
 def reference(model: Any, examples: Examples) -> dict[str, NDArray[Any]]:
-    """What production is compared with: the newest training rows by the contract's names, and the model's answers."""
-    sample = examples.newest(REFERENCE_DAYS)
-    columns: dict[str, NDArray[Any]] = {
-        f.name: sample[:, place] != 0 if f.type is trueup.FieldType.BOOL else sample[:, place].astype(np.float64)
-        for place, f in enumerate(contract_features())
-    }
+    """What production is compared with: the newest training rows by the contract's names, and the model's answers.
+
+    As they will be scored, in double precision: a share of 1/60 is another number when it was rounded.
+    """
+    days = list(examples.newest)
+    columns = {f.name: np.concatenate([day[f.name] for day in days]) for f in contract_features()}
     if hasattr(model, "inplace_predict"):
-        columns["score"] = model.inplace_predict(sample).astype(np.float64)
+        rows = np.vstack(examples.matrices[-len(days) :])
+        columns["score"] = model.inplace_predict(rows).astype(np.float64)
     return columns

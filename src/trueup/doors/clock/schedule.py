@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Protocol
 
-from croniter import croniter  # type: ignore[import-untyped]
-from croniter.croniter import CroniterError  # type: ignore[import-untyped]
+from croniter import croniter
+from croniter.croniter import CroniterError
 
 from trueup.errors import InvalidInput
 

@@ -16,8 +16,8 @@ logging.getLogger("weasyprint").setLevel(logging.ERROR)  # it warns of what only
 def pdf_of(run: ReportRun, public_url: str = "") -> bytes:
     """The document's bytes. Raises MissingExtra."""
     try:
-        from weasyprint import HTML  # type: ignore[import-untyped]
-        from weasyprint.urls import URLFetcher  # type: ignore[import-untyped]
+        from weasyprint import HTML
+        from weasyprint.urls import URLFetcher
     except (ImportError, OSError):  # the package, or the system's libraries that it draws with
         raise MissingExtra("pdf", "a PDF document") from None
 

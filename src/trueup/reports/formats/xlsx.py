@@ -11,8 +11,8 @@ from trueup.errors import MissingExtra
 from trueup.reports.writing import FIGURES, day, heading, moment
 
 if TYPE_CHECKING:
-    from xlsxwriter.workbook import Workbook  # type: ignore[import-untyped]
-    from xlsxwriter.worksheet import Worksheet  # type: ignore[import-untyped]
+    from xlsxwriter.workbook import Workbook
+    from xlsxwriter.worksheet import Worksheet
 
 MAX_ROWS = 1_048_000  # a sheet has 1,048,576
 _MAX_TEXT = 32_767
@@ -34,7 +34,7 @@ _EXACT = 10**15  # Excel keeps 15 digits; longer whole numbers are texts
 def xlsx_of(run: ReportRun) -> bytes:
     """The workbook's bytes. Raises MissingExtra."""
     try:
-        import xlsxwriter  # type: ignore[import-untyped]
+        import xlsxwriter
     except ImportError:
         raise MissingExtra("xlsx", "an Excel workbook") from None
     held = io.BytesIO()
