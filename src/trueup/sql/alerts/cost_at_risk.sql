@@ -11,7 +11,7 @@ runbook: docs/runbooks/shipped-alerts.md#costatrisk
 group_by: [alertname, deployment]
 label_columns: [deployment]
 parameters:
-  limit: {type: number, default: 1.0e+9, description: expected cost above which it fires, in the contract's unit}
+  limit: {type: number, default: 1.0e+9, description: "expected cost above which it fires, in the contract's unit"}
   days: {type: integer, default: 5, description: event days that are looked at}
 ---*/
 WITH open AS (

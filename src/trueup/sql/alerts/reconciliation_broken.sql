@@ -9,7 +9,7 @@ runbook: docs/runbooks/reconciliation.md
 group_by: [alertname, deployment]
 label_columns: [deployment, cluster, topic, day]
 parameters:
-  days: {type: integer, default: 2, description: days of receipt that are counted, today among them}
+  days: {type: integer, default: 2, description: "days of receipt that are counted, today among them"}
 ---*/
 -- Skipped offsets are records that nobody received: they break the control as well.
 SELECT r.deployment, r.cluster, r.topic, r.day::text AS day, sum(abs(r.difference) + r.skipped)::double precision AS value,
