@@ -56,7 +56,7 @@ lock: $(VENV)/.dev ## resolve the dependencies anew, with hashes
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/dev.txt
 	for name in clients oracles bench-mlserver bench-kserve bench-granian bench-quix; do \
 		$(BIN)/uv pip compile requirements/$$name.in --python-version 3.11 --universal --generate-hashes \
-			--no-emit-index-url --no-header --no-annotate -o requirements/$$name.txt || exit 1; done
+			--no-emit-index-url --no-header --no-annotate --no-emit-package nvidia-nccl-cu12 -o requirements/$$name.txt || exit 1; done
 
 proto: ## make the gRPC door's Python code from its .proto file
 	$(BIN)/python -m grpc_tools.protoc -I $(PROTO)=src/trueup/doors/inference/grpc --python_out=$(or $(OUT),src) \
@@ -98,5 +98,5 @@ $(VENV)-quix/.made: requirements/bench-quix.txt
 $(VENV)-clients/.made $(VENV)-oracles/.made $(VENV)-mlserver/.made $(VENV)-kserve/.made $(VENV)-granian/.made $(VENV)-quix/.made:
 	@echo "== installing $(@D) (once)"
 	@$(PYTHON) -m venv --clear $(@D)
-	@$(@D)/bin/python -m pip install --quiet --require-hashes -r $<
+	@$(@D)/bin/python -m pip install --quiet --no-deps --require-hashes -r $<
 	@touch $@

@@ -75,7 +75,6 @@ if __name__ == "__main__":
 
     url, folder, described, *arguments = sys.argv[1:]
     os.environ |= {"TRUEUP_DATABASE_URL": url, "TRUEUP_DATA_DIR": folder}
-    jobs = made(url, json.loads(Path(described).read_text()))
-    trueup.bootstrap.jobs = lambda services: jobs
+    trueup.bootstrap.gathering = lambda services: lambda: made(url, json.loads(Path(described).read_text()))
     sys.argv = ["trueup", "work", *arguments]
     main()

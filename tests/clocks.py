@@ -21,6 +21,7 @@ import psycopg
 from clock_worker import TABLE, made
 from trueup.bootstrap import wired
 from trueup.domain.job import Job
+from trueup.doors.clock.gathering import Gather
 from trueup.doors.clock.opening import Opened, open_clock
 from trueup.ledger.urls import Urls
 from trueup.settings import Clock, Settings
@@ -71,11 +72,15 @@ class Field:
         )
 
     @contextmanager
-    def opened(self, jobs: list[Job] | None = None, **named: Any) -> Iterator[Opened]:
-        """A worker that has not begun."""
+    def opened(self, jobs: list[Job] | Gather | None = None, **named: Any) -> Iterator[Opened]:
+        """A worker that has not begun. It gathers what is ``described`` at that moment, unless given others."""
         settings = Settings(data_dir=self.folder / "data", clock=Clock(**(QUICK | self.bounds)))
+
+        def gather() -> list[Job]:
+            return made(self.urls.owner, self.described) if jobs is None else list(jobs() if callable(jobs) else jobs)
+
         with wired(settings, self.urls) as services:
-            yield open_clock(services, made(self.urls.owner, self.described) if jobs is None else jobs, **named)
+            yield open_clock(services, gather, **named)
 
     def declare(self) -> None:
         """As a worker's start does."""
@@ -93,16 +98,8 @@ class Field:
         """So many workers in threads, until the block is left."""
         with ExitStack() as stack:
             made = [stack.enter_context(self.opened()) for _ in range(workers)]
-            threads = [threading.Thread(target=one.server.run, daemon=True) for one in made]
-            for thread in threads:
-                thread.start()
-            try:
+            with running(*made):
                 yield made
-            finally:
-                for one in made:
-                    one.server.stop()
-                for thread in threads:
-                    thread.join(30)
 
     @contextmanager
     def process(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -129,6 +126,21 @@ class Field:
             "SELECT a.name, a.subject, a.due, b.due FROM worked a JOIN worked b USING (name, subject)"
             " WHERE a.ctid <> b.ctid AND a.began < b.ended AND b.began < a.ended"
         )
+
+
+@contextmanager
+def running(*workers: Opened) -> Iterator[None]:
+    """Workers in threads, until the block is left."""
+    threads = [threading.Thread(target=one.server.run, daemon=True) for one in workers]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        for one in workers:
+            one.server.stop()
+        for thread in threads:
+            thread.join(30)
 
 
 def stopped(process: subprocess.Popen[bytes], sig: signal.Signals = signal.SIGTERM, seconds: float = 30) -> int:

@@ -1,4 +1,7 @@
-"""Settings -> Services: makes every adapter, introduces the rooms to one another, closes all."""
+"""Settings -> Services: makes every adapter, introduces the rooms to one another, closes all.
+
+What a process that serves does not need is imported and made when it is first asked for: a worker is many times one.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from functools import cached_property, partial
 from socket import gethostname
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from trueup.alerts import jobs as alerts
-from trueup.alerts.engine import AlertEngine
-from trueup.alerts.handling import Handling
-from trueup.alerts.postgres import PostgresAlerts
-from trueup.alerts.reading import RuleFolders
-from trueup.alerts.routing import RoutingFile
 from trueup.domain.deployment import Mode, ModelVersion, Parity, Serving
 from trueup.domain.gauge import Gauge
-from trueup.domain.job import Job
 from trueup.errors import TrueupError
-from trueup.ledger import gauges, migrating
+from trueup.ledger import migrating
 from trueup.ledger.draining import Drainer
 from trueup.ledger.embedded import EmbeddedPostgres
 from trueup.ledger.gauges import PostgresGauges, Reporter
@@ -29,34 +26,32 @@ from trueup.ledger.observed import ObservedLedger
 from trueup.ledger.spool import SpooledLedger
 from trueup.ledger.spool_lookup import Lookup
 from trueup.ledger.streaming import PostgresStreams
-from trueup.ledger.upkeep import Upkeep
 from trueup.ledger.urls import Urls, external_urls
 from trueup.ledger.views import make_contract_view
-from trueup.monitoring import opening as monitoring
-from trueup.monitoring.jobs import monitor_jobs
-from trueup.monitoring.service import Measuring
-from trueup.notifying import jobs as notifying
-from trueup.notifying.postgres import PostgresOutbox
-from trueup.notifying.receivers import declared
-from trueup.notifying.sending import Sending
 from trueup.outcomes.acting import PostgresActions
 from trueup.outcomes.postgres import PostgresOutcomes
-from trueup.outcomes.pulling import Pulls
 from trueup.ports import Scorer
 from trueup.postgres import Pool
 from trueup.registry.artifacts import ArtifactFolder
 from trueup.registry.deploying import Deploying
 from trueup.registry.loader import Loader
 from trueup.registry.postgres import PostgresRegistry
-from trueup.reports import jobs as reports
-from trueup.reports.postgres import PostgresRuns
-from trueup.reports.running import Reports
 from trueup.scoring import parity, scorers
 from trueup.scoring.service import Scoring
 from trueup.settings import Limits, Settings
 from trueup.sql.runner import PostgresQueries
 from trueup.telemetry import configure
 from trueup.telemetry.requests import Telemetry
+
+if TYPE_CHECKING:
+    from trueup.alerts.engine import AlertEngine
+    from trueup.alerts.handling import Handling
+    from trueup.domain.job import Job
+    from trueup.monitoring.service import Measuring
+    from trueup.notifying.postgres import PostgresOutbox
+    from trueup.notifying.sending import Sending
+    from trueup.outcomes.pulling import Pulls
+    from trueup.reports.running import Reports
 
 _SPOOL_GAUGES = {
     "spool_rows": "depth_rows",
@@ -76,21 +71,16 @@ class Services:
     registry: PostgresRegistry
     ledger: PostgresStreams
     outcomes: PostgresOutcomes
-    outbox: PostgresOutbox
     actions: PostgresActions
-    pulls: Pulls
     queries: PostgresQueries
     gauges: PostgresGauges
     scoring: Scoring
-    measuring: Measuring
     deploying: Deploying
-    reports: Reports
     telemetry: Telemetry
     embedded: EmbeddedPostgres | None
     _pools: tuple[Pool, ...]
     spool: SpooledLedger | None = None
     drainer: Drainer | None = None
-    _sending: Sending | None = None
     _reporter: Reporter | None = None
 
     def __enter__(self) -> Self:
@@ -120,11 +110,41 @@ class Services:
     def _figure(self, name: str) -> float:
         return 0.0 if self.spool is None else float(self.spool.stats()[name])
 
+    @cached_property
+    def outbox(self) -> PostgresOutbox:
+        """Messages that wait to be sent."""
+        from trueup.notifying.postgres import PostgresOutbox
+
+        return PostgresOutbox(self._pools[1], self.settings.notify)
+
+    @cached_property
     def sending(self) -> Sending:
         """The one of this process, closed with the services."""
-        if self._sending is None:
-            self._sending = open_sending(self)
-        return self._sending
+        return open_sending(self)
+
+    @cached_property
+    def pulls(self) -> Pulls:
+        """Outcomes from source databases."""
+        from trueup.outcomes.pulling import Pulls
+
+        settings = self.settings
+        return Pulls(settings.pulls, self._pools[1], self.outcomes, self.registry.contract, settings.limits)
+
+    @cached_property
+    def measuring(self) -> Measuring:
+        """Predictions against their reference and their outcomes."""
+        from trueup.monitoring.opening import open_measuring
+
+        _, writer, reader = self._pools
+        return open_measuring(self.registry, writer, reader, utc_now, self.settings.monitoring)
+
+    @cached_property
+    def reports(self) -> Reports:
+        """Reports and their runs, whose messages are committed with them."""
+        from trueup.reports.postgres import PostgresRuns
+        from trueup.reports.running import Reports
+
+        return Reports(self.queries, PostgresRuns(self._pools[1], self.outbox), self.settings.reports, utc_now)
 
     def _spool_gauges(self) -> list[Gauge]:
         of = {"spool": f"{gethostname()}/{self.spool.folder.path.name}"} if self.spool is not None else {}
@@ -135,8 +155,8 @@ class Services:
         embedded database."""
         if self._reporter is not None:
             self._reporter.close()
-        if self._sending is not None:
-            self._sending.close()
+        if "sending" in vars(self):
+            self.sending.close()
         if self.drainer is not None and self.spool is not None:
             self.drainer.stop()
             self.spool.close()
@@ -224,12 +244,11 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
         ledger=ledger,
         outbox=outbox,
         outcomes=outcomes,
+        outcomes=PostgresOutcomes(writer),
         actions=PostgresActions(writer),
-        pulls=Pulls(settings.pulls, writer, outcomes, registry.contract, limits),
         gauges=PostgresGauges(writer),
-        queries=queries,
+        queries=PostgresQueries(reader, limits),
         scoring=Scoring(registry, observed, _loading(loader), utc_now, limits, telemetry.metrics),
-        measuring=monitoring.open_measuring(registry, writer, reader, utc_now, settings.monitoring),
         deploying=Deploying(registry, artifacts, _parity_check(loader)),
         reports=Reports(queries, PostgresRuns(writer, outbox), settings.reports, utc_now),
         telemetry=telemetry,
@@ -240,6 +259,9 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
 
 def open_sending(services: Services) -> Sending:
     """What sends the messages of the outbox to the receivers that settings declare. Close it before the services."""
+    from trueup.notifying.receivers import declared
+    from trueup.notifying.sending import Sending
+
     return Sending(services.outbox, declared(services.settings.notify), services.settings.notify)
 
 
@@ -248,6 +270,13 @@ def open_alerts(services: Services, folders: Sequence[Path] = ()) -> AlertEngine
 
     Raises InvalidFile where the routing file is none.
     """
+def open_alerts(services: Services) -> AlertEngine:
+    """What evaluates alert rules and tells of alerts. Raises InvalidFile where the routing file is none."""
+    from trueup.alerts.engine import AlertEngine
+    from trueup.alerts.postgres import PostgresAlerts
+    from trueup.alerts.reading import RuleFolders
+    from trueup.alerts.routing import RoutingFile
+
     settings = services.settings.alerts
     store, rules = PostgresAlerts(writer_of(services), services.outbox), RuleFolders([*settings.folders, *folders])
     return AlertEngine(store, services.queries, rules, RoutingFile(settings.routing).read, settings, utc_now)
@@ -256,23 +285,39 @@ def open_alerts(services: Services, folders: Sequence[Path] = ()) -> AlertEngine
 def alert_handling(services: Services) -> Handling:
     """What people do about alerts."""
     return Handling(PostgresAlerts(writer_of(services), services.outbox), services.settings.alerts, utc_now)
+    from trueup.alerts.handling import Handling
+    from trueup.alerts.postgres import PostgresAlerts
+
+    return Handling(PostgresAlerts(services._pools[1], services.outbox), services.settings.alerts, utc_now)
 
 
-def jobs(services: Services) -> list[Job]:
-    """The scheduled work of every room, for the clock. Two of them never have the same name and subject.
+def gathering(services: Services) -> Callable[[], list[Job]]:
+    """What says which scheduled work every room has now, for the clock. No two jobs have the same name and subject.
 
-    Raises InvalidFile where a folder of rules or reports is none.
+    Both raise InvalidFile where a folder of rules or reports, or the routing file, is none.
     """
-    settings = services.settings
-    return [
-        *Upkeep(writer_of(services), settings.limits, settings.clock).jobs(),
-        *gauges.jobs(services.gauges, settings.limits),
-        *services.pulls.jobs(),
-        *monitor_jobs(services.registry, services.measuring, settings.monitoring),
-        *alerts.jobs(open_alerts(services), settings.alerts),
-        *reports.jobs(services.reports, settings.reports),
-        *notifying.jobs(services.outbox, services.sending(), settings.notify),
-    ]
+    from trueup.alerts import jobs as alerts
+    from trueup.ledger import gauges
+    from trueup.ledger.upkeep import Upkeep
+    from trueup.monitoring.jobs import monitor_jobs
+    from trueup.notifying import jobs as notifying
+    from trueup.reports import jobs as reports
+
+    settings, engine = services.settings, open_alerts(services)
+    upkeep = Upkeep(writer_of(services), settings.limits, settings.clock)
+
+    def gather() -> list[Job]:
+        return [
+            *upkeep.jobs(),
+            *gauges.jobs(services.gauges, settings.limits),
+            *services.pulls.jobs(),
+            *monitor_jobs(services.registry, services.measuring, settings.monitoring),
+            *alerts.jobs(engine, settings.alerts),
+            *reports.jobs(services.reports, settings.reports),
+            *notifying.jobs(services.outbox, services.sending, settings.notify),
+        ]
+
+    return gather
 
 
 def writer_of(services: Services) -> Pool:

@@ -10,12 +10,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from clocks import Field, stopped, until
+from clocks import Field, running, stopped, until
 from databases import away
 from trueup.domain.job import Job, Missed
 from trueup.doors.clock import queue
 from trueup.doors.clock.runs import Runs
-from trueup.errors import Conflict, Fenced, NotFound
+from trueup.errors import Conflict, Fenced, InvalidFile, LedgerUnavailable, NotFound, TrueupError
 from trueup.ledger.embedded import EmbeddedPostgres
 from trueup.ledger.urls import Urls
 
@@ -89,7 +89,7 @@ def test_workers_that_are_killed_again_and_again_lose_and_double_no_moment(place
 
 
 def test_a_job_that_kills_its_worker_each_time_is_given_up(place: Field):
-    place.bounds = {"attempts": 2, "stale_s": 0.5}
+    place.bounds = {"attempts": 2, "stale_s": 0.5, "concurrency": 1}
     place.described = [{"name": "test", "ending": "dies"}, {"name": "other"}]
     place.declare()
     place.fall_behind(timedelta(minutes=1))
@@ -327,6 +327,7 @@ def test_schedules_change_between_starts_and_jobs_that_are_gone_are_not_run(plac
     with place.opened() as before:
         before.runs.plan([("test", "stays"), ("test", "goes")], place_now())
     place.described = [{"name": "test", "subject": "stays", "schedule": "every 2h"}]
+    place.execute("UPDATE ledger.clock_jobs SET holds_until = now() - interval '1 second'")
     place.once()
     assert place.execute("SELECT subject, state, schedule FROM trueup.clock_jobs ORDER BY subject") == [
         ("goes", "retired", "every 1m"),
@@ -342,6 +343,135 @@ def test_schedules_change_between_starts_and_jobs_that_are_gone_are_not_run(plac
     assert place.execute("SELECT state, next_due > now() FROM trueup.clock_jobs WHERE subject = 'goes'") == [
         ("waiting", True)
     ]
+
+
+def test_what_is_new_changed_or_gone_is_seen_while_a_worker_works(place: Field):
+    place.bounds = {"gather_s": 0.1}
+    place.described = [
+        {"name": "test", "subject": "stays", "schedule": "every 24h"},
+        {"name": "test", "subject": "changes", "schedule": "every 24h"},
+        {"name": "test", "subject": "goes", "schedule": "every 1s"},
+    ]
+    with place.working(1):
+        until(lambda: place.execute("SELECT 1 FROM worked WHERE subject = 'goes'"))
+        place.described = [
+            {"name": "test", "subject": "stays", "schedule": "every 24h"},
+            {"name": "test", "subject": "changes", "schedule": "every 1s"},
+            {"name": "test", "subject": "comes", "schedule": "every 1s"},
+        ]
+        until(lambda: place.execute("SELECT 1 FROM worked WHERE subject = 'comes'"))
+        until(lambda: place.execute("SELECT 1 FROM worked WHERE subject = 'changes'"))
+        until(lambda: place.execute("SELECT 1 FROM trueup.clock_jobs WHERE subject = 'goes' AND state = 'retired'"))
+    assert place.execute("SELECT subject, schedule FROM trueup.clock_jobs WHERE state <> 'retired' ORDER BY 1") == [
+        ("changes", "every 1s"),
+        ("comes", "every 1s"),
+        ("stays", "every 24h"),
+    ]
+    assert place.runs("failed") == []
+
+
+def test_a_run_under_way_ends_well_though_its_job_is_gone(place: Field):
+    place.bounds = {"gather_s": 0.1}
+    place.described = [{"name": "test", "seconds": 3.0}]
+    place.declare()
+    place.fall_behind(timedelta(minutes=1))
+    with place.working(1):
+        until(lambda: place.execute("SELECT 1 FROM worked"))
+        place.described = []
+        until(lambda: place.execute("SELECT 1 FROM trueup.clock_jobs WHERE state = 'retired'"))
+        assert len(place.runs("running")) == 1
+        until(lambda: place.runs("ok"))
+    assert place.runs("missed") == []
+    assert place.execute("SELECT count(*) FROM clock.procrastinate_jobs") == [(0,)]
+
+
+@pytest.mark.parametrize("fault", [LedgerUnavailable("away"), InvalidFile("the folder is none")])
+def test_a_gathering_that_fails_leaves_the_jobs_as_they_are(place: Field, fault: TrueupError):
+    gathered = 0
+
+    def gather() -> list[Job]:
+        nonlocal gathered
+        gathered += 1
+        if gathered > 1:
+            raise fault
+        return [Job("test", "", "every 1s", lambda due: "done")]
+
+    place.bounds = {"gather_s": 0.1}
+    with place.opened(gather) as opened, running(opened):
+        until(lambda: gathered > 10)
+        before = len(place.runs("ok"))
+        until(lambda: len(place.runs("ok")) >= before + 2)
+    assert place.execute("SELECT retired_at FROM ledger.clock_jobs") == [(None,)]
+
+
+def test_workers_of_an_older_and_a_newer_view_do_not_fight(place: Field):
+    """The newer one has a job more and another schedule; the older one looks last, again and again."""
+    job = {"name": "test", "missed": "all"}
+    place.bounds = {"gather_s": 0.1}
+    place.described = [{**job, "subject": "both", "schedule": "every 24h"}, {**job, "subject": "old"}]
+    with place.opened() as older:
+        place.described = [{**job, "subject": "both", "schedule": "every 12h"}, {**job, "subject": "new"}]
+        with place.opened() as newer:
+            newer_view, older_view = list(place.described), [{**job, "subject": "both", "schedule": "every 24h"}]
+            older_view.append({**job, "subject": "old"})
+            seen = set()
+            for _ in range(6):
+                for worker, view in ((newer, newer_view), (older, older_view)):
+                    place.described = view
+                    worker.gathering.again(may_retire=True)
+                    seen.update(place.execute("SELECT subject, schedule, state FROM trueup.clock_jobs"))
+                time.sleep(0.1)
+            assert seen == {
+                ("both", "every 12h", "waiting"), ("new", "every 1m", "waiting"), ("old", "every 1m", "waiting"),
+            }  # fmt: skip
+        until(lambda: older.gathering.again(may_retire=True) or retired(place) == ["new"])
+        assert place.execute("SELECT schedule FROM trueup.clock_jobs WHERE subject = 'both'") == [("every 12h",)]
+    place.described = newer_view
+    place.declare()
+    assert retired(place) == []
+
+
+def test_two_workers_at_once_share_jobs_that_come_and_go(place: Field):
+    place.bounds = {"gather_s": 0.2}
+    place.described = [{"name": "test", "subject": "s0", "schedule": "every 1s"}]
+    with place.working(2):
+        for round_ in range(1, 4):
+            place.described = [{"name": "test", "subject": f"s{n}", "schedule": "every 1s"} for n in (0, round_)]
+            until(lambda n=round_: place.execute("SELECT 1 FROM worked WHERE subject = %s", f"s{n}"))
+        until(lambda: retired(place) == ["s1", "s2"])
+    assert place.overlaps() == []
+    assert place.execute("SELECT count(*) = count(DISTINCT (name, subject, due)) FROM worked") == [(True,)]
+    assert place.runs("failed") == []
+
+
+def test_who_knows_some_kinds_only_or_could_not_reach_the_database_retires_nobody(place: Field):
+    place.described = [{"name": "test"}]
+    place.declare()
+    place.execute("UPDATE ledger.clock_jobs SET holds_until = now() - interval '1 second'")
+    with place.opened([Job("other", "", "every 1m", lambda due: "done")], only=["other"]) as opened:
+        opened.gathering.again(may_retire=True)
+        assert retired(place) == []
+    place.described = []
+    with place.opened() as opened:
+        assert retired(place) == [""]
+        place.execute("UPDATE ledger.clock_jobs SET retired_at = NULL")
+        opened.gathering.again(may_retire=False)
+        assert retired(place) == []
+
+
+def test_a_run_of_a_job_that_its_worker_no_longer_knows_is_left_to_another(place: Field):
+    place.described = [{"name": "test"}]
+    place.declare()
+    place.fall_behind(timedelta(minutes=1))
+    with place.opened() as opened, place.opened() as other:
+        opened.runs.plan([("test", "")], place_now())
+        (run_id,) = place.execute("SELECT run_id FROM ledger.clock_runs")[0]
+        place.described = []
+        opened.gathering.again(may_retire=False)
+        assert opened.handlers.handle(run_id) is not None
+        assert [error for *_, error in place.runs("queued")] == ["a worker took it that no longer knows the job"]
+        assert other.handlers.handle(run_id) is None
+    assert [attempts for *_, attempts, _, _ in place.runs("ok")] == [2]
 
 
 def test_a_worker_takes_only_what_it_knows(place: Field):
@@ -427,3 +557,10 @@ def test_ready_jobs_do_not_keep_once_from_ending(place: Field):
 
 def place_now() -> datetime:
     return datetime.now(UTC)
+
+
+def retired(place: Field) -> list[str]:
+    return [
+        subject
+        for (subject,) in place.execute("SELECT subject FROM trueup.clock_jobs WHERE state = 'retired' ORDER BY 1")
+    ]

@@ -14,7 +14,7 @@ import pytest
 
 from clocks import Field, until
 from streaming import Command
-from trueup.bootstrap import jobs, wired
+from trueup.bootstrap import gathering, wired
 from trueup.doors.cli.errors import NOT_FOUND
 from trueup.ledger.urls import Urls
 from trueup.settings import Settings
@@ -63,7 +63,7 @@ def test_history_is_forgotten_after_its_time_and_not_before(place: Field):
         " FROM generate_series(1, 500, 100) AS n"
     )
     with wired(Settings(data_dir=place.folder / "data"), place.urls) as services:
-        (forget,) = [job for job in jobs(services) if job.subject == "runs"]
+        (forget,) = [job for job in gathering(services)() if job.subject == "runs"]
         assert forget.run(datetime.now(UTC)) == "1 runs forgotten"
     assert len(place.runs("missed")) == 4
 

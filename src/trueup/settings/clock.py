@@ -10,6 +10,7 @@ class Clock(BaseModel):
 
     concurrency: int = Field(4, ge=1, le=64, description="jobs that one worker runs at once, each in a thread")
     poll_s: float = Field(0.5, gt=0, le=60, description="seconds between two looks for work that is due")
+    gather_s: float = Field(60.0, gt=0, le=86_400, description="seconds between two looks at which jobs there are")
     planned_at_once: int = Field(500, ge=1, le=10_000, description="jobs that are planned in one transaction")
     job_timeout_s: float = Field(3_600.0, gt=0, description="seconds after which a run is recorded as too long")
     attempts: int = Field(5, ge=1, le=100, description="times one run is begun, after deaths and passing faults")

@@ -44,7 +44,7 @@ def work(
     A first signal takes nothing more and waits for what runs, a second one ends at once. Exits with 1 when
     something was still running, or with --once when a run failed.
     """
-    from trueup.bootstrap import jobs, open_services
+    from trueup.bootstrap import gathering, open_services
     from trueup.doors.cli.settings import read_settings
     from trueup.doors.clock.opening import open_clock
     from trueup.doors.telling import Telling
@@ -52,12 +52,12 @@ def work(
     settings = read_settings()
     settings.clock.port = settings.clock.port if port is None else port
     with open_services(settings) as services:
-        opened = open_clock(services, jobs(services), only=only or ())
+        opened = open_clock(services, gathering(services), only=only or ())
         told = None
         if settings.clock.port is not None:
             told = Telling(services, settings.host, settings.clock.port, lambda: opened.server.is_ready, opened.figures)
             say(f"health and metrics on {told.address}")
-        say(f"trueup works on {opened.known} jobs")
+        say(f"trueup works on {len(opened.gathering.jobs)} jobs")
         clean = _run(opened.server, once=once)
         if told is not None:
             told.close()
@@ -114,12 +114,12 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run a job now, in its turn: never beside another run of it. Exits with 1 when it fails."""
-    from trueup.bootstrap import jobs, open_services
+    from trueup.bootstrap import gathering, open_services
     from trueup.doors.cli.settings import actor, read_settings
     from trueup.doors.clock.opening import open_clock
 
     with open_services(read_settings()) as services:
-        opened = open_clock(services, jobs(services), only=[name], subject=subject)
+        opened = open_clock(services, gathering(services), only=[name], subject=subject)
         run_id = opened.runs.ask(name, subject, actor())
         clean = _run(opened.server, once=True)
         found = _ended(services, run_id) if clean else None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 from trueup.domain.job import Job
-from trueup.doors.clock.runs import Begun, Identity, Runs
+from trueup.doors.clock.gathering import Gathering
+from trueup.doors.clock.runs import Begun, Runs
 from trueup.errors import TrueupError, Unavailable
 from trueup.settings import Clock
 from trueup.telemetry import log
@@ -27,13 +28,13 @@ class Handlers:
     def __init__(
         self,
         runs: Runs,
-        jobs: Mapping[Identity, Job],
+        gathering: Gathering,
         bounds: Clock,
         clock: Callable[[], datetime],
         giving_up: threading.Event,
     ) -> None:
         self._runs = runs
-        self._jobs = jobs
+        self._gathering = gathering
         self._bounds = bounds
         self._clock = clock
         self._giving_up = giving_up
@@ -51,7 +52,8 @@ class Handlers:
         if begun.attempt > self._bounds.attempts:
             self._end(begun, 0.0, error=f"given up: it was begun {self._bounds.attempts} times and never ended")
             return None
-        return self._work(begun, self._jobs[begun.name, begun.subject])
+        job = self._gathering.jobs.get((begun.name, begun.subject))
+        return self._left(begun) if job is None else self._work(begun, job)
 
     def _work(self, begun: Begun, job: Job) -> datetime | None:
         began = time.monotonic()
@@ -67,6 +69,11 @@ class Handlers:
         else:
             self._end(begun, time.monotonic() - began, said=str(said)[:SAID_CHARS])
         return None
+
+    def _left(self, begun: Begun) -> datetime:
+        """To a worker that knows the job: it was no longer gathered here since the run was taken."""
+        self._patiently(lambda: self._runs.pause(begun, "a worker took it that no longer knows the job"))
+        return self._clock() + timedelta(seconds=self._bounds.retry_s)
 
     def _again(self, begun: Begun, fault: Unavailable, took_s: float) -> datetime | None:
         """Later and later, so long as it may be begun again."""

@@ -44,25 +44,27 @@ class Runs:
         self._clock = clock
         self._worker = worker
 
-    def declare(self, jobs: Sequence[Job], *, all_of_them: bool) -> None:
-        """Says which jobs there are. A new or changed schedule begins now; with ``all_of_them`` other jobs retire.
+    def declare(self, jobs: Sequence[Job], changed: Collection[Identity], *, holds_s: float, retires: bool) -> None:
+        """Says for ``holds_s`` which jobs there are, and the schedules of those that are ``changed`` or had retired.
 
+        A new or changed schedule begins now. With ``retires`` jobs retire of which nobody has said so for too long.
         A schedule that cannot be read is logged and shown (``unreadable``); the other jobs go on.
         """
         now = self._clock()
-        rows = sorted((j.name, j.subject, j.schedule, str(j.missed), *_first(j, now)) for j in jobs)
+        known = {(j.name, j.subject) for j in jobs} - set(changed)
         with self._writer.transaction() as connection:
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK + 1,))  # two starters take turns
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK + 1,))  # workers take turns
+            renewed = connection.execute(statements.RENEW, {"holds_s": holds_s, **_columns(known)}).fetchall()
+            said = [j for j in jobs if (j.name, j.subject) not in {(str(n), str(s)) for n, s in renewed}]
+            rows = sorted((j.name, j.subject, j.schedule, str(j.missed), *_first(j, now), holds_s) for j in said)
             connection.cursor().executemany(statements.DECLARE, rows)
-            if all_of_them:
-                retired = connection.execute(
-                    statements.RETIRE, {"now": now, **_columns([(j.name, j.subject) for j in jobs])}
-                )
-                self._close(connection, [(str(n), str(s)) for n, s in retired.fetchall()], now)
+            if retires:
+                connection.execute(statements.RETIRE, (now,))
+                self._close(connection, now)
 
-    def _close(self, connection: Connection, retired: Sequence[Identity], now: datetime) -> None:
-        """Ends what waits for a worker that will never come."""
-        rows = connection.execute(statements.OPEN_OF, _columns(retired)).fetchall()
+    def _close(self, connection: Connection, now: datetime) -> None:
+        """Ends what waits for a worker that will never come, and touches nothing that is at work."""
+        rows = connection.execute(statements.OPEN_OF_RETIRED).fetchall()
         gone = [run_id for run_id, entry in rows if entry is None or withdraw(connection, entry)]
         connection.execute(statements.NO_LONGER, {"runs": gone, "now": now})
 

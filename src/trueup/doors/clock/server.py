@@ -16,15 +16,16 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
+from trueup.doors.clock.gathering import Gathering
 from trueup.doors.clock.handlers import Handlers
-from trueup.doors.clock.queue import Entry, Queue, queue_of
-from trueup.doors.clock.runs import Identity, Runs
+from trueup.doors.clock.queue import Entry, Queue
+from trueup.doors.clock.runs import Runs
 from trueup.errors import Fenced, TrueupError, Unavailable
 from trueup.settings import Clock
 from trueup.telemetry import log
@@ -40,7 +41,7 @@ class ClockServer:
         runs: Runs,
         queue: Queue,
         handlers: Handlers,
-        known: Collection[Identity],
+        gathering: Gathering,
         bounds: Clock,
         clock: Callable[[], datetime],
         giving_up: threading.Event,
@@ -48,8 +49,7 @@ class ClockServer:
         self._runs = runs
         self._queue = queue
         self._handlers = handlers
-        self._known = list(known)
-        self._queues = sorted(queue_of(*job) for job in known)
+        self._gathering = gathering
         self._bounds = bounds
         self._clock = clock
         self._giving_up = giving_up
@@ -96,6 +96,7 @@ class ClockServer:
         keepers = [
             self._kept("beat", self._beat, bounds.beat_s),
             self._kept("plan", self._plan, bounds.poll_s),
+            self._kept("gather", self._gather, bounds.gather_s, first_s=bounds.gather_s),
             self._kept("take_up", self._take_up, bounds.poll_s if once else bounds.stale_s / 3),
         ]
         clean = False
@@ -127,10 +128,13 @@ class ClockServer:
                 await self._queue.leave(self._worker)
             await self._queue.close()
 
-    def _kept(self, name: str, step: Callable[[], Awaitable[None]], every_s: float) -> asyncio.Task[None]:
+    def _kept(
+        self, name: str, step: Callable[[], Awaitable[None]], every_s: float, first_s: float = 0.0
+    ) -> asyncio.Task[None]:
         """A step that is taken again and again, whatever becomes of it."""
 
         async def keep() -> None:
+            await asyncio.sleep(first_s)
             while True:
                 try:
                     await step()
@@ -151,9 +155,15 @@ class ClockServer:
         if self._stopping.is_set():
             return
         now = self._until or self._clock()
-        if await asyncio.to_thread(self._runs.plan, self._known, now):
+        if await asyncio.to_thread(self._runs.plan, self._gathering.jobs, now):
             self._wake()
         self._planned = True
+
+    async def _gather(self) -> None:
+        """Which jobs there are now. Who could not reach the database cannot tell whether others still know a job."""
+        may_retire = time.monotonic() - self._reached_since >= self._gathering.holds_s
+        if await asyncio.to_thread(self._gathering.again, may_retire=may_retire):
+            self._wake()
 
     async def _take_up(self) -> None:
         """Of workers that are silent; but whoever could not reach the database itself cannot tell who is."""
@@ -181,7 +191,7 @@ class ClockServer:
             if self._doubtful:
                 await self._queue.put_back_lost(self._worker, list(self._running))
                 self._doubtful = False
-            return await self._queue.take(self._queues, self._worker)
+            return await self._queue.take(self._gathering.queues, self._worker)
         except Unavailable:
             self._unreached()
             self._doubtful = True
@@ -232,7 +242,8 @@ class ClockServer:
         if self._running or not (self._planned and self._looked):
             return False
         try:
-            return await asyncio.to_thread(self._runs.is_idle, self._known, self._until or datetime.now(UTC))
+            until = self._until or datetime.now(UTC)
+            return await asyncio.to_thread(self._runs.is_idle, self._gathering.jobs, until)
         except Unavailable:
             return False
 

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 DECLARE = """
-    INSERT INTO ledger.clock_jobs AS j (name, subject, schedule, missed, next_due, late_at)
-    VALUES (%s, %s, %s, %s, %s, %s)
+    INSERT INTO ledger.clock_jobs AS j (name, subject, schedule, missed, next_due, late_at, holds_until)
+    VALUES (%s, %s, %s, %s, %s, %s, now() + make_interval(secs => %s))
     ON CONFLICT (name, subject) DO UPDATE SET
         schedule = excluded.schedule, missed = excluded.missed, declared_at = now(), retired_at = NULL,
+        holds_until = greatest(j.holds_until, excluded.holds_until),
         next_due = CASE WHEN j.schedule = excluded.schedule AND j.retired_at IS NULL AND j.next_due IS NOT NULL
                         THEN j.next_due ELSE excluded.next_due END,
         late_at = CASE WHEN j.schedule = excluded.schedule AND j.retired_at IS NULL AND j.next_due IS NOT NULL
                        THEN j.late_at ELSE excluded.late_at END
 """
-RETIRE = """
-    UPDATE ledger.clock_jobs SET retired_at = coalesce(retired_at, %(now)s)
-    WHERE (name, subject) NOT IN (SELECT * FROM unnest(%(names)s::text[], %(subjects)s::text[]))
+# Still there as it was declared, by whomever. Time is the database's: workers whose clocks differ agree on it.
+RENEW = """
+    UPDATE ledger.clock_jobs SET holds_until = greatest(holds_until, now() + make_interval(secs => %(holds_s)s))
+    WHERE retired_at IS NULL AND (name, subject) IN (SELECT * FROM unnest(%(names)s::text[], %(subjects)s::text[]))
     RETURNING name, subject
 """
-OPEN_OF = """
-    SELECT run_id, queue_entry FROM ledger.clock_runs
-    WHERE outcome IN ('queued', 'running')
-      AND (name, subject) IN (SELECT * FROM unnest(%(names)s::text[], %(subjects)s::text[]))
-    ORDER BY run_id FOR UPDATE
+RETIRE = "UPDATE ledger.clock_jobs SET retired_at = %s WHERE retired_at IS NULL AND holds_until < now()"
+OPEN_OF_RETIRED = """
+    SELECT r.run_id, r.queue_entry FROM ledger.clock_runs r JOIN ledger.clock_jobs j USING (name, subject)
+    WHERE r.outcome IN ('queued', 'running') AND j.retired_at IS NOT NULL
+    ORDER BY r.run_id FOR UPDATE OF r
 """
 NO_LONGER = """
     UPDATE ledger.clock_runs SET outcome = 'missed', finished_at = %(now)s, error = 'the job is no longer declared'

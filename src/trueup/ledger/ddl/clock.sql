@@ -49,7 +49,7 @@ END $$;
 COMMENT ON FUNCTION ledger.forget_runs(timestamptz, integer) IS 'Deletes the oldest runs that ended before a moment, at least a day ago';
 
 GRANT INSERT ON ledger.clock_jobs, ledger.clock_runs TO trueup_writer;
-GRANT UPDATE (schedule, missed, declared_at, next_due, late_at, retired_at) ON ledger.clock_jobs TO trueup_writer;
+GRANT UPDATE (schedule, missed, declared_at, holds_until, next_due, late_at, retired_at) ON ledger.clock_jobs TO trueup_writer;
 GRANT UPDATE (outcome, started_at, finished_at, duration_s, attempts, worker, said, error, overran, queue_entry)
     ON ledger.clock_runs TO trueup_writer;
 REVOKE ALL ON FUNCTION ledger.forget_runs(timestamptz, integer) FROM PUBLIC;

@@ -28,9 +28,10 @@ clock_jobs = Table(
     Column("schedule", Text, nullable=False),
     Column("missed", Text, nullable=False),
     Column("declared_at", Moment, nullable=False, server_default=NOW),
+    Column("holds_until", Moment, nullable=False, server_default=NOW),  # then it may retire, unless it is renewed
     Column("next_due", Moment),  # null: its schedule cannot be read
     Column("late_at", Moment),  # the moment at which three periods have passed without a run
-    Column("retired_at", Moment),  # null: the worker that started last declares it
+    Column("retired_at", Moment),  # null: some worker declares it
     PrimaryKeyConstraint("name", "subject"),
     CheckConstraint("missed IN ('skip', 'latest', 'all')", name="clock_jobs_missed"),
     # A job that is due at some time is late at some time.

@@ -6,7 +6,7 @@ schedule: every 15m
 keep_firing_for: 1h
 summary: "Probabilities of {{ labels.deployment }} {{ labels.model_version }} are off by {{ value | percent }} on average"
 description: "Expected calibration error over {{ n }} predictions of {{ window_first }} to {{ window_last }}, interval {{ low }} to {{ high }}. Rankings may still hold; what is read off a probability does not."
-runbook: docs/runbooks/shipped-alerts.md#calibrationoff
+runbook: docs/runbooks/alerts.md#calibrationoff
 group_by: [alertname, deployment]
 label_columns: [deployment, model_version, role, window_kind]
 parameters:
@@ -23,5 +23,5 @@ WITH latest AS (
              m.measurement_id DESC
 )
 SELECT deployment, model_version, role, window_kind, value, n,
-       round(low::numeric, 4) AS low, round(high::numeric, 4) AS high, window_first::text, window_last::text
+       coalesce(round(low::numeric, 4)::text, 'unknown') AS low, coalesce(round(high::numeric, 4)::text, 'unknown') AS high, window_first::text, window_last::text
 FROM latest WHERE verdict = 'breach'

@@ -7,7 +7,7 @@ for: 15m
 keep_firing_for: 1h
 summary: "{{ labels.deployment }}: expected cost of open items is {{ value | number(9) }}"
 description: "{{ items }} items without an outcome, due by {{ last_due }}; the worst tenth of them holds {{ share }} of it."
-runbook: docs/runbooks/shipped-alerts.md#costatrisk
+runbook: docs/runbooks/alerts.md#costatrisk
 group_by: [alertname, deployment]
 label_columns: [deployment]
 parameters:

@@ -6,7 +6,7 @@ schedule: every 15m
 keep_firing_for: 1h
 summary: "{{ value | number(9) }} features of {{ labels.deployment }} {{ labels.model_version }} have drifted, most of all {{ worst }}"
 description: "Of {{ fields }} features in {{ window_first }} to {{ window_last }}: {{ message }}."
-runbook: docs/runbooks/shipped-alerts.md#featuredrift
+runbook: docs/runbooks/alerts.md#featuredrift
 group_by: [alertname, deployment]
 label_columns: [deployment, model_version, window_kind]
 parameters:

@@ -6,7 +6,7 @@ schedule: every 1h
 for: 1h
 summary: "Outcomes of {{ labels.deployment }} are late: {{ value | percent }} of those due in {{ window_first }} to {{ window_last }} are known"
 description: "Figures of this window are provisional until {{ floor }} of the due outcomes have come."
-runbook: docs/runbooks/shipped-alerts.md#maturitylate
+runbook: docs/runbooks/alerts.md#maturitylate
 group_by: [alertname, deployment]
 label_columns: [deployment, window_kind]
 parameters:

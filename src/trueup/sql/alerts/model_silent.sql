@@ -6,7 +6,7 @@ schedule: every 5m
 for: 5m
 summary: "{{ labels.deployment }} has answered nothing for {{ value | number(9) }} minutes"
 description: "Its last batch was booked at {{ last_booked }}."
-runbook: docs/runbooks/shipped-alerts.md#modelsilent
+runbook: docs/runbooks/alerts.md#modelsilent
 group_by: [alertname]
 label_columns: [deployment]
 parameters:

@@ -6,7 +6,7 @@ schedule: every 15m
 keep_firing_for: 1h
 summary: "{{ labels.metric }} of {{ labels.deployment }} {{ labels.model_version }} is {{ value | number }}, on the wrong side of its floor"
 description: "{{ n }} predictions of {{ window_first }} to {{ window_last }}{{ of_slice }}, {{ maturity }} of the due outcomes known; interval {{ low }} to {{ high }}."
-runbook: docs/runbooks/shipped-alerts.md#performancebelowfloor
+runbook: docs/runbooks/alerts.md#performancebelowfloor
 group_by: [alertname, deployment]
 label_columns: [deployment, model_version, role, metric, slice, window_kind]
 parameters:
@@ -24,8 +24,8 @@ WITH latest AS (
              m.known_at DESC, m.measurement_id DESC
 )
 SELECT deployment, model_version, role, metric, slice, window_kind, value, n,
-       round(low::numeric, 4) AS low, round(high::numeric, 4) AS high,
+       coalesce(round(low::numeric, 4)::text, 'unknown') AS low, coalesce(round(high::numeric, 4)::text, 'unknown') AS high,
        CASE WHEN slice = '' THEN '' ELSE ' where ' || slice END AS of_slice,
-       format('%%s %%%%', round(100 * maturity::numeric, 1)) AS maturity,
+       coalesce(format('%%s %%%%', round(100 * maturity::numeric, 1)), 'unknown') AS maturity,
        window_first::text, window_last::text
 FROM latest WHERE verdict = 'breach'

@@ -6,7 +6,7 @@ schedule: every 15m
 keep_firing_for: 1h
 summary: "Scores of {{ labels.deployment }} {{ labels.model_version }} have drifted: PSI {{ value | number }}"
 description: "{{ n }} scores of {{ window_first }} to {{ window_last }} against the reference; chance alone explains a PSI up to {{ critical }}, the floor is {{ floor }}."
-runbook: docs/runbooks/shipped-alerts.md#scoredrift
+runbook: docs/runbooks/alerts.md#scoredrift
 group_by: [alertname, deployment]
 label_columns: [deployment, model_version, window_kind]
 parameters:
@@ -20,6 +20,6 @@ WITH latest AS (
       AND m.metric = 'psi' AND m.field = 'score' AND m.slice = '' AND m.role = 'champion'
     ORDER BY m.deployment, m.model_version, m.window_kind, m.window_first DESC, m.known_at DESC, m.measurement_id DESC
 )
-SELECT deployment, model_version, window_kind, value, n, round(critical::numeric, 4) AS critical, floor,
+SELECT deployment, model_version, window_kind, value, n, coalesce(round(critical::numeric, 4)::text, 'unknown') AS critical, coalesce(floor, 0) AS floor,
        window_first::text, window_last::text
 FROM latest WHERE verdict IN ('drift', 'breach')

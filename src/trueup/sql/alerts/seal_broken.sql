@@ -6,7 +6,7 @@ schedule: every 15m
 keep_firing_for: 24h
 summary: "A batch of {{ labels.deployment }} no longer holds the {{ booked }} predictions that were booked"
 description: "Batch {{ labels.batch }} of {{ booked_at }} holds {{ value | number(9) }}. Nobody but the database's owner can do that."
-runbook: docs/runbooks/shipped-alerts.md#sealbroken
+runbook: docs/runbooks/alerts.md#sealbroken
 group_by: [alertname]
 label_columns: [deployment, batch]
 parameters:

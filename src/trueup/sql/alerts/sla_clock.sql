@@ -5,7 +5,7 @@ severity: warning
 schedule: every 15m
 summary: "{{ labels.deployment }}: {{ value | number(9) }} items that the model would act on are due by {{ labels.due_day }}, and nothing was done"
 description: "Expected cost {{ cost }}; the first of them is {{ first_item }}."
-runbook: docs/runbooks/shipped-alerts.md#slaclock
+runbook: docs/runbooks/alerts.md#slaclock
 group_by: [alertname, deployment]
 label_columns: [deployment, due_day]
 parameters:

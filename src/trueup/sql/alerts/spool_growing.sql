@@ -7,7 +7,7 @@ for: 5m
 keep_firing_for: 5m
 summary: "The spool {{ labels.spool }} holds {{ value | number(9) }} rows that the ledger has not taken"
 description: "The oldest waits for {{ oldest_s }} s. Nothing is lost while the spool has room."
-runbook: docs/runbooks/shipped-alerts.md#spoolgrowing
+runbook: docs/runbooks/alerts.md#spoolgrowing
 group_by: [alertname]
 label_columns: [spool]
 parameters:

@@ -7,7 +7,7 @@ for: 5m
 keep_firing_for: 5m
 summary: "{{ labels.deployment }} is {{ value | number(9) }} records behind on {{ labels.topic }}"
 description: "Sum over the partitions that reported within {{ minutes }} minutes; the worst is {{ worst }}."
-runbook: docs/runbooks/shipped-alerts.md#streamlag
+runbook: docs/runbooks/alerts.md#streamlag
 group_by: [alertname, deployment]
 label_columns: [deployment, topic]
 parameters:

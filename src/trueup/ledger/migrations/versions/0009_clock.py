@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("schedule", sa.Text(), nullable=False),
         sa.Column("missed", sa.Text(), nullable=False),
         sa.Column("declared_at", MOMENT, server_default=NOW, nullable=False),
+        sa.Column("holds_until", MOMENT, server_default=NOW, nullable=False),
         sa.Column("next_due", MOMENT, nullable=True),
         sa.Column("late_at", MOMENT, nullable=True),
         sa.Column("retired_at", MOMENT, nullable=True),
