@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
 from functools import cached_property, partial
+from pathlib import Path
 from socket import gethostname
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -234,23 +233,17 @@ def wired(settings: Settings, urls: Urls, embedded: EmbeddedPostgres | None = No
     ledger = PostgresStreams(writer, reader, limits)
     telemetry = Telemetry(limits.metric_deployments)
     observed = ObservedLedger(ledger, telemetry.metrics)
-    outcomes = PostgresOutcomes(writer)
-    queries = PostgresQueries(reader, limits)
-    outbox = PostgresOutbox(writer, settings.notify)
     return Services(
         settings=settings,
         urls=urls,
         registry=registry,
         ledger=ledger,
-        outbox=outbox,
-        outcomes=outcomes,
         outcomes=PostgresOutcomes(writer),
         actions=PostgresActions(writer),
         gauges=PostgresGauges(writer),
         queries=PostgresQueries(reader, limits),
         scoring=Scoring(registry, observed, _loading(loader), utc_now, limits, telemetry.metrics),
         deploying=Deploying(registry, artifacts, _parity_check(loader)),
-        reports=Reports(queries, PostgresRuns(writer, outbox), settings.reports, utc_now),
         telemetry=telemetry,
         embedded=embedded,
         _pools=(owner, writer, reader),
@@ -270,8 +263,6 @@ def open_alerts(services: Services, folders: Sequence[Path] = ()) -> AlertEngine
 
     Raises InvalidFile where the routing file is none.
     """
-def open_alerts(services: Services) -> AlertEngine:
-    """What evaluates alert rules and tells of alerts. Raises InvalidFile where the routing file is none."""
     from trueup.alerts.engine import AlertEngine
     from trueup.alerts.postgres import PostgresAlerts
     from trueup.alerts.reading import RuleFolders
@@ -284,11 +275,10 @@ def open_alerts(services: Services) -> AlertEngine:
 
 def alert_handling(services: Services) -> Handling:
     """What people do about alerts."""
-    return Handling(PostgresAlerts(writer_of(services), services.outbox), services.settings.alerts, utc_now)
     from trueup.alerts.handling import Handling
     from trueup.alerts.postgres import PostgresAlerts
 
-    return Handling(PostgresAlerts(services._pools[1], services.outbox), services.settings.alerts, utc_now)
+    return Handling(PostgresAlerts(writer_of(services), services.outbox), services.settings.alerts, utc_now)
 
 
 def gathering(services: Services) -> Callable[[], list[Job]]:

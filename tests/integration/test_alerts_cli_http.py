@@ -118,7 +118,7 @@ class TestCommands:
         (folder / "bad.sql").write_text("DELETE FROM x")
         done = alert("run", code=1)
         assert {r["rule"]: r["did"][:30] for r in done["rules"] if r["rule"] in ("slow", "bad")} == {
-            "bad": "bad.sql: line 1: a file begins", "slow": "a value can be neither stored "}  # fmt: skip
+            "bad": "bad.sql: line 1: a file begins", "slow": "the query or its parameters ar"}  # fmt: skip
         states = {r["rule"]: r["state"] for r in alert("rules")}
         assert states == {"bad": "quarantined", "slow": "quarantined", "deployed": "active", "rejections_up": "active"}
         broken = [a for a in alert("list") if a["alertname"] == "RuleBroken"]

@@ -385,6 +385,14 @@ class TestWhoMay:
             ("get", "/v1/predictions/{prediction_id}"): ApiRole.READER,
             ("get", "/v1/contracts/{name}"): ApiRole.READER,
             ("get", "/v1/server"): ApiRole.READER,
+            ("get", "/v1/deployments/{name}/measurements"): ApiRole.READER,
+            ("post", "/v1/actions"): ApiRole.OPERATOR,
+            ("get", "/v1/alerts"): ApiRole.READER,
+            ("post", "/v1/alerts/{alert_id}/acknowledge"): ApiRole.OPERATOR,
+            ("post", "/v1/alerts/{alert_id}/assign"): ApiRole.OPERATOR,
+            ("get", "/v1/silences"): ApiRole.READER,
+            ("post", "/v1/silences"): ApiRole.OPERATOR,
+            ("delete", "/v1/silences/{silence_id}"): ApiRole.OPERATOR,
             ("get", "/v1/reports"): ApiRole.READER,
             ("post", "/v1/reports/{report}/runs"): ApiRole.OPERATOR,
             ("get", "/v1/report-runs"): ApiRole.READER,
@@ -398,6 +406,7 @@ class TestWhoMay:
         for (method, path), role in least.items():
             url = path.replace("{name}", "t").replace("{prediction_id}", "00000000-0000-0000-0000-000000000000")
             url = url.replace("{run_id}", "1").replace("{kind}", "html").replace("{row}", "1")
+            url = url.replace("{alert_id}", "1").replace("{silence_id}", "1")
             assert document["paths"][path][method]["security"], (method, path)
             _error(door.call(method, url, None), 401, "unauthenticated")
             _error(door.call(method, url, None, headers={"X-API-Key": "tu_nonsense"}), 401, "unauthenticated")

@@ -33,9 +33,9 @@ def many(count: int, **more: object) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("workers", [2, 3])
 def test_workers_share_two_hundred_due_moments_exactly_once(place: Field, workers: int):
-    place.described = many(20, missed="all", seconds=0.005)
+    place.described = many(20, missed="all", seconds=0.005, schedule="every 2h")
     place.declare()
-    place.fall_behind(timedelta(minutes=10))
+    place.fall_behind(timedelta(hours=20))
     with place.working(workers) as made:
         until(lambda: len(place.runs("ok")) >= 200, 90)
         until(lambda: not place.runs("queued", "running"))
