@@ -120,7 +120,8 @@ class TestCommands:
         assert {r["rule"]: r["did"][:30] for r in done["rules"] if r["rule"] in ("slow", "bad")} == {
             "bad": "bad.sql: line 1: a file begins", "slow": "the query or its parameters ar"}  # fmt: skip
         states = {r["rule"]: r["state"] for r in alert("rules")}
-        assert states == {"bad": "quarantined", "slow": "quarantined", "deployed": "active", "rejections_up": "active"}
+        assert {rule for rule, state in states.items() if state == "quarantined"} == {"bad", "slow"}
+        assert states["deployed"] == states["rejections_up"] == "active"
         broken = [a for a in alert("list") if a["alertname"] == "RuleBroken"]
         assert sorted(a["labels"]["rule"] for a in broken) == ["bad", "slow"]
         (folder / "slow.sql").write_text(SLOW.replace("1 / (revision - revision) AS x, ", ""))

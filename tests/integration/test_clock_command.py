@@ -37,6 +37,7 @@ def test_the_ledgers_upkeep_is_declared_run_and_listed(command: Command, fresh_d
     listed = command.json("jobs", "list")
     found = [(job["name"], job["subject"], job["state"], job["is_late"]) for job in listed]
     assert [job for job in found if job[0] == "upkeep"] == [
+        ("upkeep", "gauges", "waiting", False),
         ("upkeep", "partitions", "waiting", False),
         ("upkeep", "runs", "waiting", False),
     ]

@@ -90,3 +90,12 @@ def _is_taken(text: str) -> bool:
     except InvalidFile:
         return False
     return True
+
+
+def test_event_days_are_found_by_any_plan(services: Services, fresh_database: Urls) -> None:
+    with psycopg.connect(fresh_database.owner) as connection:
+        connection.execute("SELECT ledger.ensure_partitions('{2026-11-20}')")
+        for way in ("nestloop", "indexscan", "bitmapscan"):  # left is a scan of all relations, whatever they are called
+            connection.execute(f"SET enable_{way} = off")
+        found = connection.execute("SELECT d::text FROM trueup.event_days() AS d WHERE d = '2026-11-20'").fetchall()
+    assert found == [("2026-11-20",)]

@@ -56,7 +56,8 @@ COMMENT ON COLUMN trueup.predictions.due_day IS 'Day the outcome is due; null: w
 COMMENT ON COLUMN trueup.predictions.expected_cost IS 'Probability x amount, in the amount''s unit';
 
 CREATE FUNCTION trueup.event_days() RETURNS SETOF date LANGUAGE sql STABLE AS $$
-    SELECT to_date(right(part.relname, 8), 'YYYYMMDD')
+    -- A condition on the day may be asked of every relation there is, whatever stands below: other names give null.
+    SELECT to_date(substring(part.relname FROM '^predictions_(\d{8})$'), 'YYYYMMDD')
     FROM pg_inherits i
     JOIN pg_class part ON part.oid = i.inhrelid
     JOIN pg_class whole ON whole.oid = i.inhparent
