@@ -38,7 +38,11 @@ def at_least(hits: int, of: int, level: float) -> bool:
     return stats.binomtest(hits, of, level, "less").pvalue > 0.001
 
 
-@pytest.mark.parametrize(("successes", "n", "method"), [(3, 200, "exact"), (195, 200, "exact"), (40, 200, "wilson")])
+@pytest.mark.parametrize(
+    ("successes", "n", "method"),
+    [(0, 1, "exact"), (1, 1, "exact"), (0, 200, "exact"), (3, 200, "exact"), (195, 200, "exact"), (200, 200, "exact"),
+     (9, 5_000_000, "exact"), (10, 20, "wilson"), (40, 200, "wilson"), (1_234_567, 5_000_000, "wilson")],
+)  # fmt: skip
 def test_shares_have_the_exact_interval_where_few_were_seen_and_wilsons_elsewhere(successes: int, n: int, method: str):
     theirs = stats.binomtest(successes, n).proportion_ci(0.95, method)
     found = share_interval(successes, n)

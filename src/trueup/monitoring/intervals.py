@@ -49,9 +49,23 @@ def share_interval(successes: float, n: int, level: float = LEVEL) -> Estimate:
     """
     if n <= 0:
         return Estimate(None, None, None, 0)
-    method = "exact" if min(successes, n - successes) < _FEW else "wilson"
-    found = scipy("stats").binomtest(round(successes), n).proportion_ci(level, method)
-    return Estimate(successes / n, float(found.low), float(found.high), n)
+    k, tail = round(successes), (1 - level) / 2
+    low, high = _clopper_pearson(k, n, tail) if min(k, n - k) < _FEW else _wilson(k, n, tail)
+    return Estimate(successes / n, low, high, n)
+
+
+def _clopper_pearson(k: int, n: int, tail: float) -> tuple[float, float]:
+    """As quantiles of the beta distribution, which scipy's binomtest looks for step by step."""
+    quantile = scipy("special").betaincinv
+    low = float(quantile(k, n - k + 1, tail)) if k > 0 else 0.0
+    return low, float(quantile(k + 1, n - k, 1 - tail)) if k < n else 1.0
+
+
+def _wilson(k: int, n: int, tail: float) -> tuple[float, float]:
+    z2 = float(scipy("special").ndtri(tail)) ** 2
+    share = k / n
+    reach = math.sqrt(z2 * (share * (1 - share) + z2 / (4 * n)) / n)
+    return (share + z2 / (2 * n) - reach) / (1 + z2 / n), (share + z2 / (2 * n) + reach) / (1 + z2 / n)
 
 
 def base_rate_interval(labels: ArrayLike, level: float = LEVEL) -> Estimate:
