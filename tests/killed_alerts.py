@@ -6,13 +6,12 @@ were finished, as a clock's runs would: whoever starts again begins with the fir
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 from alerting import Rows, at, postgres_store
+from killing import killed_after
 from trueup.alerts.engine import AlertEngine
 from trueup.alerts.handling import Handling
 from trueup.alerts.postgres import PostgresAlerts, _PostgresWork
@@ -42,22 +41,6 @@ STEPS: dict[str, tuple[Any, str]] = {
 }
 # What is there at each minute; at the third and eighth the SELECT gives equal labels.
 PRESENT = ["a", "ab", "ab", "bb", "b", "", "a", "a", "aa", "a", "", "", "c", "c", ""]
-
-
-def killed_after(step: str, times: int) -> None:
-    owner, name = STEPS[step]
-    original = getattr(owner, name)
-    left = times
-
-    def wrapped(*parameters: Any, **named: Any) -> Any:
-        nonlocal left
-        result = original(*parameters, **named)
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(owner, name, wrapped)
 
 
 def live(writer: str, folder: Path, done: Path) -> None:
@@ -92,5 +75,5 @@ def _acknowledge(store: PostgresAlerts, handling: Handling) -> None:
 if __name__ == "__main__":
     _, to, rules, counted, *kill = sys.argv
     if kill:
-        killed_after(kill[0].partition(":")[0], int(kill[0].partition(":")[2]))
+        killed_after(STEPS, kill[0])
     live(to, Path(rules), Path(counted))

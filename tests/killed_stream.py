@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 from typing import Any
 
+from killing import killed_after
 from trueup.doors.cli.server import main
 from trueup.doors.kafka.confluent import ConfluentBroker
 from trueup.doors.kafka.handlers import Handlers
@@ -26,25 +26,8 @@ STEPS: dict[str, tuple[Any, str]] = {
 }
 
 
-def killed_after(step: str, times: int) -> None:
-    owner, name = STEPS[step]
-    original = getattr(owner, name)
-    left = times
-
-    def wrapped(*parameters: Any, **named: Any) -> Any:
-        nonlocal left
-        result = original(*parameters, **named)
-        if name != "_polled" or result:
-            left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(owner, name, wrapped)
-
-
 if __name__ == "__main__":
     wanted = os.environ.get("TRUEUP_TEST_KILL")
     if wanted:
-        killed_after(wanted.partition(":")[0], int(wanted.partition(":")[2]))
+        killed_after(STEPS, wanted, lambda step, result: step != "polled" or bool(result))
     main()

@@ -146,8 +146,9 @@ class Services:
         return Reports(self.queries, PostgresRuns(self._pools[1], self.outbox), self.settings.reports, utc_now)
 
     def _spool_gauges(self) -> list[Gauge]:
-        of = {"spool": f"{gethostname()}/{self.spool.folder.path.name}"} if self.spool is not None else {}
-        return [Gauge(name, of, self._figure(figure)) for name, figure in _SPOOL_GAUGES.items()] if of else []
+        assert self.spool is not None
+        stats, of = self.spool.stats(), {"spool": f"{gethostname()}/{self.spool.folder.path.name}"}
+        return [Gauge(name, of, float(stats[figure])) for name, figure in _SPOOL_GAUGES.items()]
 
     def close(self) -> None:
         """Closes the spool (what is undrained stays on disk), models, telemetry and connections; then lets go of the

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -37,6 +39,12 @@ class Working:
     def first_booked(self, prediction: UUID) -> None:
         """The ledger holds its first prediction of this run."""
         self.say(f"First prediction booked after {time.monotonic() - self._began:.1f} s: trueup show {prediction}")
+
+    def keep(self, found: Mapping[str, Any], page: str, *, html: Path, out: Path | None) -> None:
+        """Writes the page, and the figures as JSON where that is asked for."""
+        html.write_text(page, encoding="utf-8")
+        if out is not None:
+            out.write_text(json.dumps(found, indent=2, default=str) + "\n", encoding="utf-8")
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[str, int, int], None]]:

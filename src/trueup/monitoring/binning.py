@@ -183,9 +183,6 @@ def _quantile_edges(distinct: Floats, mass: NDArray[Any], fine: int) -> Floats:
     before = np.cumsum(mass)
     total = before[-1]
     at = np.searchsorted(before, total * np.arange(1, fine) / fine, "right")
-    starts = np.unique(
-        np.concatenate([[0], np.minimum(at, len(distinct) - 1), np.flatnonzero(mass * fine >= 2 * total)])
-    )
     heavy = np.flatnonzero(mass * fine >= 2 * total)
     starts = np.unique(np.concatenate([[0], np.minimum(at, len(distinct) - 1), heavy]))
     ends = np.array([distinct[0], _after(distinct[-1])])

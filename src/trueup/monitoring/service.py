@@ -89,15 +89,15 @@ class Measuring:
         that cannot be measured is a run with its error, and the others go on.
         """
         deployment, declared = self._declared(name)
-        done = Measured()
-        done.counted = self._count(deployment, declared, now, done, told)  # 1 freeze, 2 count
+        versions, done = self._versions(deployment), Measured()
+        done.counted = self._count(deployment, declared, versions, now, done, told)  # 1 freeze, 2 count
         chosen = list(windows) if windows is not None else self._stale(deployment, declared, now, known_by)  # 3 choose
         done.left = max(0, len(chosen) - self._settings.windows_at_once)
         calibrations: dict[int, tuple[Calibration, int]] = {}
         for window in chosen[: self._settings.windows_at_once]:
             run = Run(_id(deployment), window, now, known_by, self._clock())
             try:
-                run, found = self._measure(deployment, declared, run, calibrations)  # 4 measure
+                run, found = self._measure(deployment, declared, versions, run, calibrations)  # 4 measure
                 done.measurements += self._measurements.record(_timed(run, self._clock()), found)  # 5 record
             except TrueupError as error:
                 self._measurements.record(replace(_timed(run, self._clock()), error=error.message), [])
@@ -110,7 +110,7 @@ class Measuring:
         """Freezes references and counts what was booked, without measuring."""
         deployment, declared = self._declared(name)
         done = Measured()
-        done.counted = self._count(deployment, declared, self._clock(), done, told)
+        done.counted = self._count(deployment, declared, self._versions(deployment), self._clock(), done, told)
         return done
 
     def reference(self, name: str, version: str | None, sample: Sample) -> References:
@@ -150,9 +150,17 @@ class Measuring:
     def _versions(self, deployment: Deployment) -> list[ModelVersion]:
         return [self._registry.version(*one) for one in self._measurements.versions(_id(deployment))]
 
-    def _count(self, deployment: Deployment, declared: Monitoring, now: datetime, done: Measured, told: Told) -> int:
+    def _count(
+        self,
+        deployment: Deployment,
+        declared: Monitoring,
+        versions: Sequence[ModelVersion],
+        now: datetime,
+        done: Measured,
+        told: Told,
+    ) -> int:
         total = 0
-        for version in self._versions(deployment):
+        for version in versions:
             references = self._frozen(deployment, version, declared, now)
             if references is None:
                 done.without_reference.append(version.version)
@@ -207,12 +215,13 @@ class Measuring:
         self,
         deployment: Deployment,
         declared: Monitoring,
+        versions: Sequence[ModelVersion],
         run: Run,
         calibrations: dict[int, tuple[Calibration, int]],
     ) -> tuple[Run, list[Measurement]]:
         found: list[Measurement] = []
         rows = 0
-        for version in self._versions(deployment):
+        for version in versions:
             assert version.model_version_id is not None
             references = self._reference_of(deployment, version)
             if references is None:

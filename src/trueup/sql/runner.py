@@ -13,7 +13,6 @@ from psycopg import sql
 from trueup.errors import InvalidQuery
 from trueup.postgres import Connection, Pool, named, translated
 from trueup.settings import Limits
-from trueup.sql.checking import check_query
 
 MAX_ROWS = 1_000_000
 _AT_ONCE = 10_000  # rows fetched with one round trip
@@ -57,6 +56,8 @@ class Snapshot:
     def plan(self, text: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """How the server would run it, which it does not. Raises InvalidFile where the text is no SELECT over views,
         InvalidQuery where the views do not have what it names."""
+        from trueup.sql.checking import check_query  # whose parser only those need who explain
+
         explained = "EXPLAIN (FORMAT JSON) " + check_query(text).text
         with _told():
             (row,) = self._connection.execute(explained.encode(), parameters).fetchall()

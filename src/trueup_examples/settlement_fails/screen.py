@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +40,7 @@ class Screen(Working):
             self.result.print(f"{lines:,} line(s) of the files left out: {reason}")
         settings = up.services.settings
         target = html or settings.data_dir / "settlement-fails.html"
-        target.write_text(page(found), encoding="utf-8")
-        if out is not None:
-            out.write_text(json.dumps(found, indent=2, default=str) + "\n", encoding="utf-8")
+        self.keep(found, page(found), html=target, out=out)
         self.result.print(
             "\nLook next at:\n"
             f"  trueup show {overall['example']}\n"

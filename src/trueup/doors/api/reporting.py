@@ -6,7 +6,7 @@ A report's SQL may read every deployment, so that whoever is limited to some may
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from fastapi import Depends, FastAPI, Path, Query, Request
@@ -20,9 +20,9 @@ from trueup.doors.auth import Caller, Permission
 from trueup.errors import Forbidden, InvalidQuery
 from trueup.reports.formats import rendered
 from trueup.reports.formats.document import document_of, result_document
-from trueup.reports.formats.html import policy
-from trueup.reports.reading import Report
-from trueup.reports.running import end_of
+
+if TYPE_CHECKING:
+    from trueup.reports.reading import Report
 
 _FILE = {"schema": {"type": "string", "format": "binary"}}
 _KINDS = (
@@ -69,6 +69,8 @@ class RunRequest(msgspec.Struct, forbid_unknown_fields=True):
 
     def moment(self) -> datetime | None:
         """The moment whose knowledge counts; None: now. Raises InvalidQuery."""
+        from trueup.reports.running import end_of  # with what reads SQL; a server may never be asked for a report
+
         if self.as_known_at is not None and self.as_known_on is not None:
             raise InvalidQuery("as_known_at or as_known_on, not both")
         return self.as_known_at if self.as_known_on is None else end_of(self.as_known_on)
@@ -143,6 +145,8 @@ def _add_runs(app: FastAPI, services: Services, work: Work, read: list[Any]) -> 
         shown = "inline" if kind in (ReportFormat.HTML, ReportFormat.PDF, ReportFormat.JSON) else "attachment"
         headers = {"content-disposition": f'{shown}; filename="{made.name}"'}
         if kind is ReportFormat.HTML:
+            from trueup.reports.formats.html import policy
+
             headers["content-security-policy"] = policy()
         return Response(made.content, media_type=made.media_type, headers=headers)
 

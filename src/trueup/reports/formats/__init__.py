@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from trueup.domain.report import ReportFormat, ReportRun
 from trueup.reports.formats.delimited import csv_of
 from trueup.reports.formats.document import json_of
-from trueup.reports.formats.html import html_of
-from trueup.reports.formats.pdf import pdf_of
 from trueup.reports.formats.xlsx import xlsx_of
 
 __all__ = ["Rendered", "rendered"]
@@ -35,9 +33,21 @@ def rendered(run: ReportRun, format_: ReportFormat, public_url: str = "") -> Ren
     return Rendered(make(run, public_url.rstrip("/")), media_type, name)
 
 
+def _html(run: ReportRun, public_url: str) -> bytes:
+    from trueup.reports.formats.html import html_of
+
+    return html_of(run, public_url)
+
+
+def _pdf(run: ReportRun, public_url: str) -> bytes:
+    from trueup.reports.formats.pdf import pdf_of
+
+    return pdf_of(run, public_url)
+
+
 _MAKERS: dict[ReportFormat, tuple[Callable[[ReportRun, str], bytes], str, str]] = {
-    ReportFormat.HTML: (html_of, "text/html; charset=utf-8", "html"),
-    ReportFormat.PDF: (pdf_of, "application/pdf", "pdf"),
+    ReportFormat.HTML: (_html, "text/html; charset=utf-8", "html"),
+    ReportFormat.PDF: (_pdf, "application/pdf", "pdf"),
     ReportFormat.XLSX: (lambda run, _: xlsx_of(run), _XLSX, "xlsx"),
     ReportFormat.CSV: (lambda run, _: csv_of(run), "text/csv; charset=utf-8", "csv"),
     ReportFormat.JSON: (lambda run, _: json_of(run), "application/json", "json"),
