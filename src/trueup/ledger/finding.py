@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -39,6 +39,7 @@ _LIST = """
       AND (%(deployments)s::text[] IS NULL OR deployment = ANY(%(deployments)s))
       AND (%(business_key)s::text IS NULL OR business_key = %(business_key)s)
       AND event_day BETWEEN %(first)s AND %(last)s
+      AND event_time BETWEEN %(since)s AND %(until)s
       AND (%(status)s::text IS NULL OR status = %(status)s)
       AND (%(decision)s::text IS NULL OR decision = %(decision)s)
       AND (%(min_score)s::float8 IS NULL OR score >= %(min_score)s)
@@ -50,6 +51,14 @@ _DAYS = """
     WHERE (%(event_from)s::date IS NULL OR day >= %(event_from)s)
       AND (%(event_until)s::date IS NULL OR day <= %(event_until)s)
     ORDER BY day DESC
+"""
+# The latest batch tells where the newest events are likely to lie.
+_NEWEST = """
+    SELECT max(p.event_time) FROM trueup.predictions p
+    WHERE p.event_day = %(day)s AND p.batch_id = (
+        SELECT b.batch_id FROM trueup.batches b
+        WHERE (%(deployment)s::text IS NULL OR b.deployment = %(deployment)s)
+        ORDER BY b.batch_id DESC LIMIT 1)
 """
 _SHOWN = (
     *("prediction_id", "deployment", "model_version", "role", "channel", "status", "source", "source_key"),
@@ -97,9 +106,10 @@ class Finder:
         found: list[dict[str, Any]] = []
         with self._reader.transaction() as connection:
             days = [row[0] for row in connection.execute(_DAYS, conditions)]
-            for part in _growing(days):
-                rest = {"first": part[-1], "last": part[0], "limit": where.limit - len(found)}
-                cursor = connection.execute(_LIST, conditions | rest)
+            newest = connection.execute(_NEWEST, conditions | {"day": days[0]}).fetchone() if days else None
+            for since, until in _windows(days, newest[0] if newest else None):
+                window = {"first": since.date(), "last": until.date(), "since": since, "until": until}
+                cursor = connection.execute(_LIST, conditions | window | {"limit": where.limit - len(found)})
                 names = named(cursor)
                 found += [dict(zip(names, row, strict=True)) for row in cursor]
                 if len(found) == where.limit:
@@ -107,8 +117,35 @@ class Finder:
         return found
 
 
+def _windows(days: list[date], newest: datetime | None) -> Iterator[tuple[datetime, datetime]]:
+    """Windows of event time, latest first, both ends within.
+
+    Of the first day, the second before ``newest`` and all that is later, then four times as long each time; then whole
+    days: the newest rows are found without sorting a day.
+    """
+    if not days:
+        return
+    start, until = _bounds(days[0], days[0])
+    since, width = (until if newest is None else newest.astimezone(UTC)), timedelta(seconds=1)
+    while True:
+        since = start if since - start <= width else since - width
+        yield since, until
+        if since == start:
+            break
+        until, width = since - _TICK, 4 * width
+    for part in _growing(days[1:]):
+        yield _bounds(part[-1], part[0])
+
+
+_TICK = timedelta(microseconds=1)
+
+
+def _bounds(first: date, last: date) -> tuple[datetime, datetime]:
+    return datetime.combine(first, time.min, UTC), datetime.combine(last, time.max, UTC)
+
+
 def _growing(days: list[date]) -> Iterator[list[date]]:
-    """One day, then twice as many each time: the newest rows are found without sorting all of them."""
+    """One day, then twice as many each time."""
     start, size = 0, 1
     while start < len(days):
         yield days[start : start + size]

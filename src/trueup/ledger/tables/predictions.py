@@ -150,6 +150,11 @@ predictions = Table(
 )
 # Rows of one batch lie together, so a block range index finds them at next to no cost.
 Index("predictions_batch", predictions.c.batch_id, postgresql_using="brin")
+# The newest events of a day, where they came in the order of their events; a full range is summarised without waiting
+# for the next vacuum, as what is asked for lies at the end.
+Index(
+    "predictions_event_time", predictions.c.event_time, postgresql_using="brin", postgresql_with={"autosummarize": "on"}
+)
 Index("predictions_business_key", predictions.c.business_key, predictions.c.event_day)
 
 request_days = Table(
