@@ -120,7 +120,7 @@ class Finder:
 def _windows(days: list[date], newest: datetime | None) -> Iterator[tuple[datetime, datetime]]:
     """Windows of event time, latest first, both ends within.
 
-    Of the first day, the second before ``newest`` and all that is later, then four times as long each time; then whole
+    Of the first day, the second before ``newest`` and all that is later, then 16 times as long each time; then whole
     days: the newest rows are found without sorting a day.
     """
     if not days:
@@ -132,7 +132,7 @@ def _windows(days: list[date], newest: datetime | None) -> Iterator[tuple[dateti
         yield since, until
         if since == start:
             break
-        until, width = since - _TICK, 4 * width
+        until, width = since - _TICK, 16 * width
     for part in _growing(days[1:]):
         yield _bounds(part[-1], part[0])
 
