@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -177,4 +178,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--picture", type=Path)
     asked = parser.parse_args()
+    if shutil.which("wrk") is None:
+        parser.error("wrk makes the load: apt install wrk")
     main(lambda found: everything(found, asked.picture))
