@@ -13,12 +13,12 @@ import pytest
 from pytest_bdd import given, parsers, scenarios, then, when
 
 from alerting import postgres_store
-from trueup.alerts.durations import moments
 from trueup.alerts.engine import AlertEngine
 from trueup.alerts.handling import Handling
 from trueup.alerts.matching import parse_matchers
 from trueup.alerts.reading import RuleFolders
 from trueup.alerts.routing import RoutingFile
+from trueup.contracts.schedules import between, schedule
 from trueup.ledger.urls import Urls
 from trueup.postgres import Pool
 from trueup.settings import Alerting, Limits
@@ -85,7 +85,7 @@ class Desk:
             self.open()
         assert self.engine is not None
         start = self.now
-        rules, looks = set(moments("every 5m", start, moment)), set(moments("every 30s", start, moment))
+        rules, looks = (set(between(schedule(text), start, moment)) for text in ("every 5m", "every 30s"))
         for due in sorted(rules | looks):
             self.came_to = due
             if due in rules:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from alerting import RULE, START, Watch, at
 from trueup.alerts.backtesting import Replay, backtest
-from trueup.alerts.durations import moments, parse_duration, previous
+from trueup.alerts.durations import parse_duration
 from trueup.alerts.fixtures import read_fixture, run_story
 from trueup.alerts.jobs import BROKEN_SCHEDULE, jobs
 from trueup.alerts.memory import MemoryAlerts
@@ -22,6 +20,7 @@ from trueup.alerts.reading import KEYS, RuleFolders, read_rules, rule_of
 from trueup.alerts.routing import RoutingFile, read_routing
 from trueup.alerts.states import Bounds
 from trueup.alerts.wording import check_template, rendered
+from trueup.contracts.schedules import between, schedule
 from trueup.domain.alert import AlertRule, NoData, Severity, Timing
 from trueup.domain.job import Missed
 from trueup.errors import InvalidFile, InvalidInput, InvalidQuery, NotFound
@@ -196,18 +195,10 @@ class TestTimes:
         with pytest.raises(InvalidFile):
             parse_duration(text, "x")
 
-    @pytest.mark.parametrize("schedule", ["every 0s", "every 5", "* * * *", "61 * * * *", "@daily", 5, "* * * * * *"])
-    def test_what_is_no_schedule(self, schedule: Any):
+    @pytest.mark.parametrize("text", ["every 0s", "every 5", "* * * *", "61 * * * *", "@daily", 5, "* * * * * *"])
+    def test_what_is_no_schedule(self, text: Any):
         with pytest.raises(InvalidFile, match="schedule"):
-            rule_of(read_sql_file(RULE.format(name="X", more="").replace("every 1m", f"{schedule!r}"), "x"))
-
-    @given(st.sampled_from(["every 7s", "every 5m", "every 3h", "*/5 * * * *", "0 7 * * 1-5"]), st.integers(0, 10**6))
-    def test_the_moment_before_a_due_moment_is_due_and_nothing_lies_between(self, schedule: str, seconds: int):
-        begin = START + timedelta(seconds=seconds)
-        due = next(moments(schedule, begin, begin + timedelta(days=4)))
-        before = previous(schedule, due)
-        assert before < due
-        assert list(moments(schedule, before, due)) == [before, due]
+            rule_of(read_sql_file(RULE.format(name="X", more="").replace("every 1m", f"{text!r}"), "x"))
 
     def test_a_rule_is_a_job_and_one_that_cannot_be_read_too(self, tmp_path: Path):
         watch = Watch(MemoryAlerts(), tmp_path, Alerting())
@@ -270,7 +261,7 @@ class TestBacktest:
 
         spoken = alert_rule(timing=Timing(timedelta(minutes=2)))
         replay = Replay("drift", spoken, ask, Bounds())
-        found = backtest(replay, moments("every 1m", at(0), at(9)), 10)
+        found = backtest(replay, between(schedule("every 1m"), at(0), at(9)), 10)
         assert found.evaluations == 10
         assert found.errors == [(at(7), "timeout")]
         told = [(i.labels["alertname"], i.pending_at, i.fired_at, i.ended_at, i.value) for i in found.intervals]
@@ -283,7 +274,7 @@ class TestBacktest:
     def test_a_backtest_is_bounded(self):
         replay = Replay("drift", alert_rule(), lambda _: observed(alert_rule(), [], []), Bounds())
         with pytest.raises(InvalidInput, match="more than 3"):
-            backtest(replay, moments("every 1m", at(0), at(9)), 3)
+            backtest(replay, between(schedule("every 1m"), at(0), at(9)), 3)
 
 
 class TestFixtures:
@@ -334,7 +325,3 @@ tests:
     def test_what_is_no_fixture_is_refused(self, tmp_path: Path, text: str):
         with pytest.raises(InvalidFile):
             self.verdicts(tmp_path, text)
-
-
-def test_moments_are_utc():
-    assert previous("0 7 * * *", datetime(2026, 3, 29, 7, tzinfo=UTC)) == datetime(2026, 3, 28, 7, tzinfo=UTC)

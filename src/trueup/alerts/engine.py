@@ -18,7 +18,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from trueup.alerts.backtesting import Backtest, Replay, backtest
-from trueup.alerts.durations import moments
 from trueup.alerts.evaluating import Evaluated, retired, stepped
 from trueup.alerts.grouping import awakened, flush, group_of, is_forgotten
 from trueup.alerts.inhibiting import is_inhibited
@@ -30,6 +29,7 @@ from trueup.alerts.routing import Routing
 from trueup.alerts.silencing import is_silenced
 from trueup.alerts.states import Bounds, Instances
 from trueup.alerts.store import AlertStore, AlertWork
+from trueup.contracts import schedules
 from trueup.domain.alert import (
     ALERTNAME,
     RULE_BROKEN,
@@ -177,10 +177,11 @@ class AlertEngine:
         moments, LedgerUnavailable.
         """
         file = self.folders.rule(name)
-        schedule = file.rule.schedule if every is None else f"every {round(every.total_seconds()) or 1}s"
+        schedule = file.rule.schedule if every is None else schedules.every(every)
         rule = replace(file.rule, schedule=schedule)  # gaps longer than it are outages
         replay = Replay(name, rule, lambda at: self.ask(file, self.bound(file, at, given, known_by)), self.bounds)
-        return backtest(replay, moments(schedule, first, last), self._settings.backtest_evaluations)
+        due = schedules.between(schedules.schedule(schedule), first, last)
+        return backtest(replay, due, self._settings.backtest_evaluations)
 
     def _read_and_asked(self, name: str, due: datetime) -> tuple[RuleFile | None, Evaluated]:
         file = None

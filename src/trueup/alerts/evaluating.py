@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from trueup.alerts.durations import previous
 from trueup.alerts.observing import Observed
 from trueup.alerts.states import Bounds, Stepped, resumed, step
+from trueup.contracts.schedules import before as moment_before
+from trueup.contracts.schedules import schedule
 from trueup.domain.alert import ALERTNAME, NO_DATA, RULE_BROKEN, Alert, AlertRule, Row, Severity, Timing
 
 _AT_ONCE = Timing()
@@ -43,7 +44,7 @@ def stepped(one: Evaluated, before: Mapping[str, Alert], last: datetime | None, 
         moved.append(({**own, **silent}, []))
     else:
         timing = one.rule.timing
-        if last is not None and last < previous(one.rule.schedule, one.due):
+        if last is not None and last < moment_before(schedule(one.rule.schedule), one.due):
             own, silent = (resumed(kind, timing, last, one.due, bounds) for kind in (own, silent))
         seen, kept = one.observed, one.observed.kept
         moved.append(step(one.name, timing, own, seen.rows, one.due, bounds=bounds, kept=kept))

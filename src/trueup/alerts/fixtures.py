@@ -17,10 +17,11 @@ from typing import Any
 import yaml
 
 from trueup.alerts.backtesting import Replay
-from trueup.alerts.durations import moments, parse_duration
+from trueup.alerts.durations import parse_duration
 from trueup.alerts.observing import observed
 from trueup.alerts.reading import EXPECTED, MAIN, RuleFile
 from trueup.alerts.states import Bounds
+from trueup.contracts.schedules import between, schedule
 from trueup.domain.alert import Alert, State
 from trueup.errors import InvalidFile, InvalidInput
 
@@ -81,7 +82,7 @@ def run_story(story: Story, file: RuleFile, bind: Bind, run: Run, bounds: Bounds
     if foreign := sorted(set(story.given or ()) - views):
         raise InvalidFile(f"given.{foreign[0]}: the rule does not read it")
     wanted = {story.start + _offset(one, "at"): one for one in story.expect}
-    due = sorted({*moments(file.rule.schedule, story.start, max(wanted)), *wanted})
+    due = sorted({*between(schedule(file.rule.schedule), story.start, max(wanted)), *wanted})
     if len(due) > most:
         raise InvalidInput(f"more than {most} evaluations", next_step="expect something earlier")
     replay = Replay(file.name, file.rule, lambda at: _observed(story, file, bind, run, at), bounds)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trueup.alerts.durations import check_schedule, parse_duration
+from trueup.alerts.durations import parse_duration
 from trueup.alerts.grouping import EVERY_LABEL
 from trueup.alerts.matching import LABEL, MOST_VALUE
 from trueup.alerts.wording import check_template
+from trueup.contracts import schedules
 from trueup.domain.alert import (
     ALERTNAME,
     NO_DATA,
@@ -141,7 +142,7 @@ def _rule(file: SqlFile) -> AlertRule:
         name=_name(front["name"]),
         owner=_text(front["owner"], "owner"),
         severity=_one_of(Severity, front["severity"], "severity"),
-        schedule=check_schedule(front["schedule"]),
+        schedule=schedules.declared(front["schedule"]),
         timing=Timing(
             parse_duration(front.get("for", 0), "for"),
             parse_duration(front.get("keep_firing_for", 0), "keep_firing_for"),

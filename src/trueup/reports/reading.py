@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
+from trueup.contracts import schedules
 from trueup.domain.job import Missed
 from trueup.domain.report import Behind, Chart, ChartKind, FigureFormat, Look, ReportFormat, Shown
 from trueup.errors import InvalidFile
@@ -85,6 +86,7 @@ class _Front:
         )
         schedule = _text(self._front, "schedule")
         if schedule:
+            schedules.declared(schedule)
             self._check_unattended()
         formats = _texts(self._front, "formats") or tuple(ReportFormat)
         return Report(

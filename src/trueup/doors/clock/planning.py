@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice, takewhile
 
+from trueup.contracts.schedules import Schedule
 from trueup.domain.job import Missed
-from trueup.doors.clock.schedule import Schedule
 from trueup.settings import Clock
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from trueup.contracts.schedules import later_by, schedule
 from trueup.domain.job import Job, Missed
 from trueup.doors.clock import statements
 from trueup.doors.clock.planning import Plan, plan
 from trueup.doors.clock.queue import LOCK, enqueue, living, withdraw
-from trueup.doors.clock.schedule import later_by, schedule
 from trueup.errors import Conflict, Fenced, InvalidInput, NotFound
 from trueup.postgres import Connection, Pool
 from trueup.settings import Clock

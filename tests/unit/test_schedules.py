@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trueup.contracts.schedules import EPOCH, before, between, declared, every, later_by, schedule
 from trueup.domain.job import Missed
 from trueup.doors.clock.planning import plan
-from trueup.doors.clock.schedule import EPOCH, later_by, schedule
-from trueup.errors import InvalidInput
+from trueup.errors import InvalidFile, InvalidInput
 from trueup.settings import Clock
 
 MOMENTS = st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1), timezones=st.just(UTC))
@@ -151,3 +151,28 @@ def test_no_plan_loses_or_doubles_a_moment_without_saying_so(
 def test_nothing_is_due_yet():
     found = plan(schedule("every 1m"), Missed.ALL, FIRST, FIRST - timedelta(seconds=1), BOUNDS)
     assert (found.run, found.missed, found.next_due) == (None, (), FIRST)
+
+
+@given(SCHEDULES, MOMENTS)
+def test_the_moment_before_a_due_moment_is_due_and_nothing_lies_between(text: str, moment: datetime):
+    found = schedule(text)
+    due = found.after(moment)
+    earlier = before(found, due)
+    assert earlier < due
+    assert list(between(found, earlier, due)) == [earlier, due]
+
+
+@given(st.integers(1, 31 * 86_400).map(lambda seconds: timedelta(seconds=seconds)))
+def test_an_interval_is_a_schedule_of_it(interval: timedelta):
+    found = schedule(every(interval))
+    assert found.after(EPOCH) - EPOCH == interval
+
+
+def test_days_are_an_interval():
+    assert schedule("every 2d").after(EPOCH) == EPOCH + timedelta(days=2)
+
+
+@pytest.mark.parametrize("value", [5, None, ["every 5m"], "every 5w", "every 32d", "0 0 30 2 *"])
+def test_a_file_with_what_is_no_schedule_is_refused(value: object):
+    with pytest.raises(InvalidFile, match="schedule"):
+        declared(value)

@@ -1,4 +1,4 @@
-"""When work is due: five cron fields read in UTC, or ``every 30s``.
+"""When work is due: five cron fields read in UTC, or ``every 30s`` (``s``, ``m``, ``h``, ``d``).
 
 UTC has no summer time, so no moment is left out or comes twice. Moments of ``every`` are whole multiples of its
 interval since 1970, so that every worker, whenever it was started, means the same ones.
@@ -16,15 +16,16 @@ from typing import Protocol
 from croniter import croniter
 from croniter.croniter import CroniterError
 
-from trueup.errors import InvalidInput
+from trueup.errors import InvalidFile, InvalidInput
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SHORTEST = timedelta(seconds=1)
 LONGEST = timedelta(days=31)
 CHARS = 200
+_TICK = timedelta(microseconds=1)
 _MINUTE = timedelta(minutes=1)
-_EVERY = re.compile(r"every ([1-9][0-9]{0,8})([smh])")
-_UNIT = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1)}
+_EVERY = re.compile(r"every ([1-9][0-9]{0,8})([smhd])")
+_UNIT = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 _NAMES = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|sun|mon|tue|wed|thu|fri|sat"
 _CRON = re.compile(rf"(?:[0-9*/,\-]|{_NAMES})+", re.IGNORECASE)  # without the extensions of one library
 
@@ -99,7 +100,36 @@ def schedule(text: str) -> Schedule:
 
 
 def _refused(why: str) -> InvalidInput:
-    return InvalidInput(why, next_step="write `every 30s` (s, m, h), or as in cron `0 6 * * 1-5`, read in UTC")
+    return InvalidInput(why, next_step="write `every 30s` (s, m, h, d), or as in cron `0 6 * * 1-5`, read in UTC")
+
+
+def declared(value: object) -> str:
+    """The schedule that a file's front matter names. Raises InvalidFile."""
+    if not isinstance(value, str):
+        raise InvalidFile("schedule: not text", next_step="write five cron fields (UTC), or `every 5m`")
+    try:
+        schedule(value)
+    except InvalidInput as error:
+        raise InvalidFile(f"schedule: {error.message}", next_step=error.next_step) from None
+    return value
+
+
+def every(interval: timedelta) -> str:
+    """The schedule of an interval of whole seconds."""
+    return f"every {interval // timedelta(seconds=1)}s"
+
+
+def before(of: Schedule, moment: datetime) -> datetime:
+    """The last moment strictly earlier than ``moment``."""
+    return next(of.back(moment - _TICK))
+
+
+def between(of: Schedule, first: datetime, last: datetime) -> Iterator[datetime]:
+    """Those from ``first`` to ``last``, both included, oldest first."""
+    due = of.after(first - _TICK)
+    while due <= last:
+        yield due
+        due = of.after(due)
 
 
 def later_by(of: Schedule, moment: datetime, periods: int) -> datetime:
