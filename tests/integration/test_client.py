@@ -101,6 +101,38 @@ class TestOverTheRealDoor:
             assert contract == client.contract("trade")
             assert contract.digest == client.deployment("t").champion.contract.digest
 
+    def test_outcomes_are_taken_back_and_what_fits_is_recorded(self, served: Served, kind: Any) -> None:
+        known = {"account": "007", "event_day": date(2026, 11, 20), "value": True}
+        undated = {"account": "x", "value": True}
+        with opened(kind, served) as client:
+            client.score("t", ROW, event_time=datetime(2026, 11, 20, tzinfo=UTC))
+            with pytest.raises(errors.InstanceErrors):
+                client.record_outcomes("trade", [known, {"account": "x", "value": True}], source="file")
+            some = client.record_outcomes(
+                "trade", [known, {"account": "x", "value": True}], source="file", all_or_none=False
+            )
+            assert (some.first, [refused.row for refused in some.refused]) == (1, [1])
+            assert {fault.field for fault in some.refused[0].fields} == {"event_day"}
+            taken = {"account": "007", "event_day": date(2026, 11, 20), "value": None}
+            back = client.record_outcomes("trade", [taken], source="file", label="failed", state="retracted")
+            assert back.revised == 1
+            with pytest.raises(errors.NotFound):
+                client.record_outcomes("trade", [known], source="file", label="penalty")
+
+    def test_what_was_done_about_an_item(self, served: Served, kind: Any) -> None:
+        with opened(kind, served) as client:
+            made = client.score("t", ROW, event_time=datetime(2026, 11, 20, tzinfo=UTC))
+            by_item = {"business_key": "007", "event_day": date(2026, 11, 20), "key": "k1"}
+            seen = {"prediction_id": made.prediction_id, "action": "seen", "is_treatment": False}
+            done = [{**by_item, "action": "chased"}, seen]
+            assert client.record_actions("t", done).added == 2
+            assert client.record_actions("t", done[:1]) == client.record_actions("t", done[:1])
+            assert client.record_actions("t", done[:1]).repeated == 1
+            with pytest.raises(errors.Conflict):
+                client.record_actions("t", [{**by_item, "action": "called"}])
+            with pytest.raises(errors.InvalidInput):
+                client.record_actions("t", [{"action": "chased"}])
+
     def test_the_servers_errors_are_typed(self, served: Served, kind: Any) -> None:
         with opened(kind, served) as client:
             client.score("t", ROW, key="a")

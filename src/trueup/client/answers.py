@@ -178,12 +178,27 @@ class Contract(Record, frozen=True, kw_only=True):
     contract: dict[str, Any]
 
 
+class OutcomeRefused(Record, frozen=True, kw_only=True):
+    """Why one of many outcomes was not recorded."""
+
+    row: int
+    fields: tuple[FieldFault, ...] = ()
+
+
 class OutcomesReceipt(Record, frozen=True, kw_only=True):
-    """What recording outcomes did."""
+    """What recording outcomes did; ``refused`` only where what fits was to be recorded."""
 
     first: int
     revised: int
     unchanged: int
+    refused: tuple[OutcomeRefused, ...] = ()
+
+
+class ActionsReceipt(Record, frozen=True, kw_only=True):
+    """What recording actions did."""
+
+    added: int
+    repeated: int
 
 
 class Health(Record, frozen=True, kw_only=True):

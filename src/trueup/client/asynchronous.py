@@ -119,10 +119,28 @@ class AsyncClient:
         )
 
     async def record_outcomes(
-        self, contract: str, outcomes: Iterable[Instance], *, source: str
+        self,
+        contract: str,
+        outcomes: Iterable[Instance],
+        *,
+        source: str,
+        label: str | None = None,
+        state: str | None = None,
+        all_or_none: bool = True,
     ) -> answers.OutcomesReceipt:
-        """Records real outcomes, all or none: business-key fields, ``event_day``, ``value``, ``observed_at``."""
-        return await self._ask(calls.record_outcomes(contract, outcomes, source=source))
+        """Records real outcomes: business-key fields, ``event_day``, ``value`` (of ``label``, else of the primary one)
+        and, where wanted, ``observed_at`` and ``state``. ``state`` here is that of rows that name none: known,
+        retracted, censored. All or none; or, without ``all_or_none``, those that fit, and the receipt says of each
+        other what is wrong with it."""
+        call = calls.record_outcomes(
+            contract, outcomes, source=source, label=label, state=state, all_or_none=all_or_none
+        )
+        return await self._ask(call)
+
+    async def record_actions(self, deployment: str, actions: Iterable[Instance]) -> answers.ActionsReceipt:
+        """Records what was done about items: ``action``, ``business_key`` with ``event_day`` or ``prediction_id``, and
+        where wanted ``key``, ``reason``, ``actor``, ``acted_at``, ``is_treatment``. All or none."""
+        return await self._ask(calls.record_actions(deployment, actions))
 
     async def deployments(self) -> tuple[answers.Deployment, ...]:
         """Every deployment that the caller may read."""

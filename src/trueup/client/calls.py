@@ -68,10 +68,34 @@ def score_many(
     return _scoring(deployment, body, reasons, answers.Answers)
 
 
-def record_outcomes(contract: str, outcomes: Iterable[Instance], *, source: str) -> Call[answers.OutcomesReceipt]:
+def record_outcomes(
+    contract: str,
+    outcomes: Iterable[Instance],
+    *,
+    source: str,
+    label: str | None,
+    state: str | None,
+    all_or_none: bool,
+) -> Call[answers.OutcomesReceipt]:
     """Real outcomes. Raises InvalidInput."""
-    body = {"contract": contract, "source": source, "outcomes": [exact(outcome) for outcome in outcomes]}
+    rows = [exact(outcome) for outcome in outcomes]
+    body: dict[str, Any] = {"contract": contract, "source": source, "outcomes": rows, "all_or_none": all_or_none}
+    body |= {name: str(value) for name, value in (("label", label), ("state", state)) if value is not None}
     return Call("POST", "/v1/outcomes", reading(answers.OutcomesReceipt), encoded(body))
+
+
+def record_actions(deployment: str, actions: Iterable[Instance]) -> Call[answers.ActionsReceipt]:
+    """What was done about items; an action without a key gets one that every attempt sends. Raises InvalidInput."""
+    rows = [{"key": new_key(), **exact(_named(action))} for action in actions]
+    return Call(
+        "POST", "/v1/actions", reading(answers.ActionsReceipt), encoded({"deployment": deployment, "actions": rows})
+    )
+
+
+def _named(action: Instance) -> Instance:
+    """The prediction's id as text."""
+    found = action.get("prediction_id") if isinstance(action, Mapping) else None
+    return {**action, "prediction_id": str(found)} if isinstance(found, UUID) else action
 
 
 class _Predictions(msgspec.Struct):
