@@ -107,10 +107,8 @@ class TestOverTheRealDoor:
         with opened(kind, served) as client:
             client.score("t", ROW, event_time=datetime(2026, 11, 20, tzinfo=UTC))
             with pytest.raises(errors.InstanceErrors):
-                client.record_outcomes("trade", [known, {"account": "x", "value": True}], source="file")
-            some = client.record_outcomes(
-                "trade", [known, {"account": "x", "value": True}], source="file", all_or_none=False
-            )
+                client.record_outcomes("trade", [known, undated], source="file")
+            some = client.record_outcomes("trade", [known, undated], source="file", all_or_none=False)
             assert (some.first, [refused.row for refused in some.refused]) == (1, [1])
             assert {fault.field for fault in some.refused[0].fields} == {"event_day"}
             taken = {"account": "007", "event_day": date(2026, 11, 20), "value": None}
