@@ -1,4 +1,4 @@
-"""Plain values -> how a deployment answers. A key that nobody knows is refused: it would be a wish that nobody hears."""
+"""Plain values -> how a deployment answers. A key that is not known is refused: nobody would hear what it asks for."""
 
 from __future__ import annotations
 
