@@ -47,6 +47,11 @@ def inverse_share(columns: Columns) -> np.ndarray:
     return 1 - share(columns)
 
 
+def amount(columns: Columns) -> np.ndarray:
+    """The amount as it is."""
+    return np.asarray(columns.numeric("amount"))
+
+
 def rows_of(rng: np.random.Generator, n: int, day: str = "2026-11-02", *, shift: float = 0.0) -> dict[str, Any]:
     """Columns of ``n`` trades of a day; ``shift`` moves the amounts."""
     history = rng.normal(size=n)

@@ -906,6 +906,11 @@ export interface components {
              */
             maturity: number | null;
             /**
+             * Assumes
+             * @description what an estimate rests on, which outcomes to come may contradict
+             */
+            assumes: string | null;
+            /**
              * Computed At
              * Format: date-time
              */

@@ -306,3 +306,65 @@ def test_of_too_many_rows_a_part_is_taken_and_nothing_is_said_of_the_top(
     assert (2, "precision_at_k", "") not in found
     reference = up.query("SELECT n FROM profiles WHERE field = 'amount' AND slice = ''").rows()[0]["n"]
     assert 100 <= reference <= 200  # a third of the 500 that it is made of
+
+
+DAYS_LATE = """
+name: delays
+version: 1
+event_time: trade_date
+fields:
+  trade: {type: string, role: key}
+  trade_date: {type: date, role: context}
+  amount: float64
+  lots: {type: int64, nullable: true}
+  desk: {type: category, categories: [rates, credit]}
+output: {kind: value}
+label: {name: days_late, type: float64, horizon: {days: 1}}
+"""
+
+
+def test_errors_of_numbers_are_estimated_until_they_are_known_and_whether_that_held_is_said(up: trueup.Trueup):
+    """Errors grow with the amount, so that a day of large amounts is known to be worse beforehand."""
+    declared = Monitoring(reference=ReferenceRows(rows=800), metrics=("mae", "rmse"))
+    up.deploy("delays", contract=DAYS_LATE, model="python:monitored:amount", version="1",
+              serving=replace(Serving(), monitoring=declared))  # fmt: skip
+    random = np.random.default_rng(8)
+
+    def day(text: str, low: float, *, errors: float | None) -> Any:
+        amounts = random.uniform(low, 2.0, 800)
+        rows = {
+            "trade": [f"{text}-{i}" for i in range(800)], "trade_date": [text] * 800, "amount": amounts,
+            "lots": [None if i % 9 == 0 else i for i in range(800)], "desk": ["rates", "credit"] * 400,
+        }  # fmt: skip
+        up.score("delays", rows, dataset=text)
+        if errors is not None:
+            known(rows, came(amounts, errors))
+        return rows
+
+    def came(amounts: Any, errors: float) -> Any:
+        return amounts * (1 + errors * random.normal(size=800))
+
+    def known(rows: Any, values: Any) -> None:
+        data = {"trade": rows["trade"], "event_day": rows["trade_date"], "value": values,
+                "observed_at": ["2026-11-06T09:00:00Z"] * 800}  # fmt: skip
+        up.outcomes("delays", data, source="custodian")
+
+    def found(at: int) -> dict[Any, Any]:
+        up.monitor("delays", at=datetime(2026, 11, at, tzinfo=UTC), known_by="observed")
+        told = up.measurements(deployment="delays", known_by=KnownBy.OBSERVED, limit=1_000)
+        return {(m["window_first"].day, m["metric"]): m for m in told}
+
+    day("2026-11-02", 0.0, errors=0.5)
+    rows = day("2026-11-03", 1.0, errors=None)
+    day("2026-11-04", 1.0, errors=2.0)  # what an error depends on is another now
+    early = found(9)
+    expected = early[3, "estimated_mae"]
+    assert (expected["verdict"], expected["reference_n"]) == ("provisional", 800)
+    assert (3, "mae") not in early or early[3, "mae"]["value"] is None
+    assert expected["value"] > 1.3 * early[2, "mae"]["value"]
+    known(rows, came(rows["amount"], 0.5))
+    late = found(10)
+    assert late[3, "estimated_mae"]["verdict"] == "ok"
+    assert late[3, "estimated_mae"]["low"] <= late[3, "mae"]["value"] <= late[3, "estimated_mae"]["high"]
+    assert late[4, "estimated_mae"]["verdict"] == "drift"
+    assert late[4, "estimated_rmse"]["verdict"] == "drift"

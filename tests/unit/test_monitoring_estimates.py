@@ -21,6 +21,7 @@ from trueup.monitoring.calibration import AS_SCORED, calibrated, isotonic
 from trueup.monitoring.estimates import (
     CBPE_ASSUMPTIONS,
     DLE_ASSUMPTIONS,
+    LEAST_ROWS,
     ExpectedCounts,
     estimated_number_figures,
     estimated_probability_figures,
@@ -156,8 +157,10 @@ def test_errors_are_estimated_from_where_the_window_lies_and_the_estimate_holds(
 
 def test_without_actuals_there_is_no_loss_model_and_without_rows_no_estimate():
     assert fitted_loss_model([[1.0]], [1.0], [math.nan]) is None
-    x, predictions, actuals = regression(np.random.default_rng(6), 300)
-    model = fitted_loss_model(x, predictions, np.where(np.arange(300) % 2, np.nan, actuals))
+    few = regression(np.random.default_rng(6), LEAST_ROWS - 1)
+    assert fitted_loss_model(*few) is None
+    x, predictions, actuals = regression(np.random.default_rng(6), 500)
+    model = fitted_loss_model(x, predictions, np.where(np.arange(500) % 2, np.nan, actuals))
     nothing = Estimate(None, None, None, 0)
     assert set(estimated_number_figures(model, np.zeros((0, 2)), []).values()) == {nothing}
     assert set(estimated_number_figures(model, [[1.0, 2.0]], [math.nan]).values()) == {nothing}
@@ -180,7 +183,7 @@ def test_without_the_extras_a_typed_error_says_what_to_install(monkeypatch: pyte
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtra) as told:
         gradient_boosting()
-    assert told.value.extra == "sklearn"
+    assert told.value.extra == "monitoring"
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
     with pytest.raises(MissingExtra) as told:
         scipy("stats")

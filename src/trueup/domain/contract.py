@@ -27,6 +27,9 @@ class FieldType(StrEnum):
     DECIMAL = "decimal"  # canonical text, exactly `scale` digits after the point
 
 
+NUMBERS = (FieldType.FLOAT64, FieldType.INT64, FieldType.DECIMAL)
+
+
 class Storage(StrEnum):
     """Which of the three blocks of a batch (and arrays of the ledger) holds a field."""
 

@@ -25,6 +25,8 @@ from trueup.monitoring.scipy import scipy
 
 Figure = Callable[[Places, Floats], float | None]  # of rows and their labels
 
+LEAST_ROWS = 200  # of which an error is learned; fewer say nothing of how it depends on the features
+
 CBPE_ASSUMPTIONS = (
     "CBPE: scores are probabilities, or became so by calibration on the reference; "
     "what a score means has not changed since (no concept drift); "
@@ -36,6 +38,13 @@ DLE_ASSUMPTIONS = (
     "(no concept drift); instances do not come from regions the reference has not seen; "
     "the window is large enough; the model was not trained on the reference."
 )
+
+
+def assumed(metric: str) -> str | None:
+    """What an estimate rests on; None for a metric that is none."""
+    if not metric.startswith("estimated_"):
+        return None
+    return DLE_ASSUMPTIONS if metric in ("estimated_mae", "estimated_rmse") else CBPE_ASSUMPTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +146,7 @@ def gradient_boosting() -> Regressor:
     try:
         from sklearn.ensemble import HistGradientBoostingRegressor
     except ImportError:
-        raise MissingExtra("sklearn", "estimating errors by direct loss estimation") from None
+        raise MissingExtra("monitoring", "estimating errors by direct loss estimation") from None
     regressor: Regressor = HistGradientBoostingRegressor(random_state=0, early_stopping=False)
     return regressor
 
@@ -150,11 +159,11 @@ def fitted_loss_model(
 ) -> LossModel | None:
     """Direct loss estimation's second model, fitted on the reference: features (n, f), predictions and actuals (n,).
 
-    None without rows whose actual is known. (NannyML's direct loss estimation.)
+    None with fewer than :data:`LEAST_ROWS` rows whose actual is known. (NannyML's direct loss estimation.)
     """
     a, p = np.asarray(actuals, np.float64), np.asarray(predictions, np.float64)
     known = ~np.isnan(a) & ~np.isnan(p)
-    if not known.any():
+    if known.sum() < LEAST_ROWS:
         return None
     x, error = _with_prediction(features, p)[known], np.abs(a - p)[known]
     absolute, squared = make(), make()

@@ -2,27 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from trueup.domain.contract import Contract, OutputKind
+from trueup.domain.contract import NUMBERS, Contract, OutputKind, Storage
 from trueup.domain.measuring import Estimate, Verdict
 from trueup.domain.monitoring import Measurement, Monitoring
 from trueup.monitoring.calibration import AS_SCORED, Calibration, calibrated
-from trueup.monitoring.estimates import estimated_probability_figures, foresight
+from trueup.monitoring.estimates import (
+    estimated_number_figures,
+    estimated_probability_figures,
+    fitted_loss_model,
+    foresight,
+)
 from trueup.monitoring.intervals import Resampling
 from trueup.monitoring.measuring import Of, judged
 from trueup.monitoring.truths import Truth
 
 
+@dataclass(frozen=True, slots=True)
+class Expecting:
+    """What a version's reference taught of figures to come: how to estimate them of rows, and of how many it is known.
+
+    ``features`` are fields that the rows need beside the truth, of at most ``most_rows`` rows.
+    """
+
+    estimates: Callable[[Truth], dict[str, Estimate]]
+    known: int
+    features: tuple[str, ...] = ()
+    most_rows: int | None = None
+
+
 def can_foresee(contract: Contract) -> bool:
-    """Whether the output is a probability of the label's event, which is what CBPE is about."""
-    return (
-        contract.output.kind is OutputKind.PROBABILITY
-        and contract.label is not None
-        and contract.label.event is not None
+    """Whether the output is a probability of the label's event, which CBPE is about, or a number that the label is too,
+    which direct loss estimation (DLE) is about."""
+    label, kind = contract.label, contract.output.kind
+    if label is None:
+        return False
+    if kind is OutputKind.VALUE:
+        return label.type in NUMBERS
+    return kind is OutputKind.PROBABILITY and label.event is not None
+
+
+def needed(contract: Contract) -> tuple[str, ...]:
+    """The features that errors are learned from: all that are numbers. Texts and categories are left out."""
+    if contract.output.kind is not OutputKind.VALUE:
+        return ()
+    return tuple(f.name for f in contract.features if f.storage in (Storage.FLOATS, Storage.INTS))
+
+
+def expecting(
+    contract: Contract, reference: Truth | None, declared: Monitoring, draws: int, most_rows: int
+) -> Expecting:
+    """Learns from the reference's rows whose outcome is known; ``most_rows`` bounds those of which errors are."""
+    known = 0 if reference is None else int(reference.known.sum())
+    if contract.output.kind is not OutputKind.VALUE:
+        calibration, resampling = calibration_of(reference), Resampling(draws=draws)
+        return Expecting(
+            lambda truth: estimated_probability_figures(truth.scores, calibration, resampling=resampling), known
+        )
+    model = None
+    if reference is not None and any(declared.keeps(metric) for metric in ("mae", "rmse")):
+        model = fitted_loss_model(reference.features, reference.scores, reference.outcomes)
+    if model is None:
+        return Expecting(lambda truth: {}, known)
+    return Expecting(
+        lambda truth: estimated_number_figures(model, truth.features, truth.scores), known, needed(contract), most_rows
     )
 
 
@@ -35,11 +82,10 @@ def calibration_of(reference: Truth | None) -> Calibration:
 
 def foreseen(
     of: Of,
-    truth: Truth,
-    calibration: Calibration,
+    estimates: Mapping[str, Estimate],
+    maturity: float | None,
     realised: Sequence[Measurement],
     declared: Monitoring,
-    draws: int,
     reference_n: int,
 ) -> list[Measurement]:
     """Estimates over all rows of the window, known or not.
@@ -48,11 +94,8 @@ def foreseen(
     in which it was expected, and *drift* where it does not: what a score means has changed, or is not what it says.
     """
     came = {m.metric: m for m in realised if not m.slice}
-    maturity = truth.maturity
     found = []
-    for metric, estimate in estimated_probability_figures(
-        truth.scores, calibration, resampling=Resampling(draws=draws)
-    ).items():
+    for metric, estimate in estimates.items():
         if not declared.keeps(metric) or estimate.value is None:
             continue
         one = Measurement(

@@ -16,7 +16,7 @@ from trueup.domain.monitoring import KnownBy, Window
 from trueup.monitoring.bounding import reading
 from trueup.monitoring.copied import Gathered, Layout, gathered
 from trueup.monitoring.pairing import Pairs
-from trueup.monitoring.selecting import segments_of, text_of
+from trueup.monitoring.selecting import number_of, segments_of, text_of
 from trueup.monitoring.truths import Truth
 from trueup.postgres import Pool
 from trueup.settings import Monitoring
@@ -58,7 +58,9 @@ _FIELDS = "JOIN ledger.predictions p ON p.event_day = t.event_day AND p.predicti
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Whose truth, of which days, as known when. ``rows`` is how many there are, about."""
+    """Whose truth, of which days, as known when. ``rows`` is how many there are, about; at most ``most_rows`` are read,
+    ``exact_rows`` of the settings where that is None. ``features`` names numbers of the contract that come with them.
+    """
 
     deployment: str
     model_version: str
@@ -69,6 +71,8 @@ class Asked:
     known_by: KnownBy
     slices: Sequence[str] = ()
     rows: int = 0
+    most_rows: int | None = None
+    features: tuple[str, ...] = ()
 
 
 class PostgresTruth:
@@ -79,8 +83,8 @@ class PostgresTruth:
         self._settings = settings
 
     def read(self, asked: Asked) -> Truth:
-        """The truth of the rows; of more than ``exact_rows`` that of a part, chosen by the predictions' ids."""
-        step = max(1, -(-asked.rows // self._settings.exact_rows))
+        """The truth of the rows; of more than are to be read that of a part, chosen by the predictions' ids."""
+        step = max(1, -(-asked.rows // (asked.most_rows or self._settings.exact_rows)))
         segments = segments_of(asked.slices)
         columns = [(name, kind) for name, kind, _ in _COLUMNS]
         parts = [text for _, _, text in _COLUMNS]
@@ -89,7 +93,10 @@ class PostgresTruth:
             values[f"slices_{number}"] = json.dumps({value: i + 1 for i, value in enumerate(held)})
             parts.append(f"coalesce((%(slices_{number})s::jsonb -> {text_of(asked.contract, name)})::int4, 0)")
             columns.append((f"slice of {name}", "int"))
-        query = _TRUTH.format(columns=", ".join(parts), joined=_FIELDS if segments else "")
+        for name in asked.features:
+            parts.append(number_of(asked.contract, name))
+            columns.append((f"feature {name}", "float"))
+        query = _TRUTH.format(columns=", ".join(parts), joined=_FIELDS if segments or asked.features else "")
         whole = self._copied(query, values, Layout(columns))
         slices = {
             f"{name}={value}": whole[f"slice of {name}"] == i + 1
@@ -98,7 +105,14 @@ class PostgresTruth:
         }
         masks = {name: whole.pop(name).astype(bool) for name in ("due", "closed")}
         values_of = {name: whole[name] for name, *_ in _COLUMNS if name in whole}
-        return Truth(**values_of, **masks, slices=slices, share=1 / step)
+        features = [whole[f"feature {name}"] for name in asked.features]
+        return Truth(
+            **values_of,
+            **masks,
+            slices=slices,
+            share=1 / step,
+            features=np.column_stack(features) if features else np.zeros((len(masks["due"]), 0)),
+        )
 
     def pairs(self, asked: Asked, deployment_id: int, challenger: int) -> Pairs:
         """What the champion, whichever it was, and a version in the asked role said of the same instances.

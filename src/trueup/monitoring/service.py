@@ -25,8 +25,8 @@ from trueup.domain.monitoring import KnownBy, Measurement, MeasurementFilter, Mo
 from trueup.domain.profiling import ROWS, Counted, References
 from trueup.errors import InvalidInput, TrueupError
 from trueup.monitoring import measuring
-from trueup.monitoring.calibration import Calibration
-from trueup.monitoring.foreseeing import calibration_of, can_foresee, foreseen
+from trueup.monitoring.estimates import assumed
+from trueup.monitoring.foreseeing import Expecting, can_foresee, expecting, foreseen, needed
 from trueup.monitoring.measuring import Of
 from trueup.monitoring.pairing import compared
 from trueup.monitoring.postgres_counting import Counting, PostgresCounting
@@ -34,6 +34,7 @@ from trueup.monitoring.postgres_references import PostgresReferences
 from trueup.monitoring.postgres_truth import Asked, PostgresTruth
 from trueup.monitoring.references import Sample, references_of
 from trueup.monitoring.staleness import stale
+from trueup.monitoring.truths import Truth
 from trueup.ports import Clock, MeasurementStore, ModelRegistry
 from trueup.settings import Monitoring as Settings
 
@@ -93,11 +94,11 @@ class Measuring:
         done.counted = self._count(deployment, declared, versions, now, done, told)  # 1 freeze, 2 count
         chosen = list(windows) if windows is not None else self._stale(deployment, declared, now, known_by)  # 3 choose
         done.left = max(0, len(chosen) - self._settings.windows_at_once)
-        calibrations: dict[int, tuple[Calibration, int]] = {}
+        learned: dict[int, Expecting] = {}
         for window in chosen[: self._settings.windows_at_once]:
             run = Run(_id(deployment), window, now, known_by, self._clock())
             try:
-                run, found = self._measure(deployment, declared, versions, run, calibrations)  # 4 measure
+                run, found = self._measure(deployment, declared, versions, run, learned)  # 4 measure
                 done.measurements += self._measurements.record(_timed(run, self._clock()), found)  # 5 record
             except TrueupError as error:
                 self._measurements.record(replace(_timed(run, self._clock()), error=error.message), [])
@@ -129,9 +130,9 @@ class Measuring:
         return self._version(deployment, version).contract, declared
 
     def listed(self, where: MeasurementFilter) -> list[dict[str, Any]]:
-        """Measurements, latest windows first. Raises NotFound, InvalidQuery."""
+        """Measurements, latest windows first; an estimate with what it ``assumes``. Raises NotFound, InvalidQuery."""
         self._registry.deployment(where.deployment)
-        return self._measurements.listed(where)
+        return [{**one, "assumes": assumed(one["metric"])} for one in self._measurements.listed(where)]
 
     def _declared(self, name: str) -> tuple[Deployment, Monitoring]:
         deployment = self._registry.deployment(name)
@@ -217,7 +218,7 @@ class Measuring:
         declared: Monitoring,
         versions: Sequence[ModelVersion],
         run: Run,
-        calibrations: dict[int, tuple[Calibration, int]],
+        learned: dict[int, Expecting],
     ) -> tuple[Run, list[Measurement]]:
         found: list[Measurement] = []
         rows = 0
@@ -232,7 +233,7 @@ class Measuring:
                 rows += n
                 found += measuring.drift(of, references, totals, declared)
                 found += measuring.quality(of, totals, declared)
-                found += self._performance(deployment, declared, run, version, references, of, n, calibrations)
+                found += self._performance(deployment, declared, run, version, references, of, n, learned)
         return replace(run, rows_read=rows), found
 
     def _totals(
@@ -255,7 +256,7 @@ class Measuring:
         references: References,
         of: Of,
         rows: int,
-        calibrations: dict[int, tuple[Calibration, int]],
+        learned: dict[int, Expecting],
     ) -> list[Measurement]:
         if version.contract.label is None:
             return []
@@ -268,22 +269,34 @@ class Measuring:
         truth = self._truth.read(asked)
         found = measuring.realised(of, version.contract, truth, declared, draws)
         if can_foresee(version.contract):
-            if of.model_version_id not in calibrations:
-                calibrations[of.model_version_id] = self._calibration(asked, references)
-            calibration, known = calibrations[of.model_version_id]
-            found += foreseen(of, truth, calibration, found, declared, draws, known)
+            if of.model_version_id not in learned:
+                learned[of.model_version_id] = self._expecting(_id(deployment), asked, references, declared)
+            expected = learned[of.model_version_id]
+            estimates = expected.estimates(self._with_features(asked, truth, expected))
+            found += foreseen(of, estimates, truth.maturity, found, declared, expected.known)
         if of.role != Role.CHAMPION:
             pairs = self._truth.pairs(asked, _id(deployment), of.model_version_id)
             found += compared(of, version.contract, pairs, declared, draws, truth.maturity)
         return found
 
-    def _calibration(self, asked: Asked, references: References) -> tuple[Calibration, int]:
-        """What scores meant in the reference, and of how many rows that is known."""
-        if references.first is None or references.last is None:
-            return calibration_of(None), 0
-        days = Window(WindowKind.DAY, references.first, references.last)
-        truth = self._truth.read(replace(asked, window=days, slices=()))
-        return calibration_of(truth), int(truth.known.sum())
+    def _with_features(self, asked: Asked, truth: Truth, expected: Expecting) -> Truth:
+        """Rows as the estimates need them: those at hand, or read again with their features."""
+        if not expected.features:
+            return truth
+        return self._truth.read(replace(asked, slices=(), features=expected.features, most_rows=expected.most_rows))
+
+    def _expecting(self, deployment_id: int, asked: Asked, references: References, declared: Monitoring) -> Expecting:
+        """What the reference taught, of what is known of it now."""
+        most, draws = self._settings.loss_rows, self._settings.resamples
+        truth = None
+        if references.first is not None and references.last is not None:
+            days = Window(WindowKind.DAY, references.first, references.last)
+            counted = self._measurements.counted(deployment_id)
+            rows = sum(n for day, (n, _) in counted.items() if days.first <= day <= days.last)
+            features = needed(asked.contract)
+            bounded = replace(asked, features=features, most_rows=most if features else None)
+            truth = self._truth.read(replace(bounded, window=days, rows=rows, slices=()))
+        return expecting(asked.contract, truth, declared, draws, most)
 
 
 def _id(deployment: Deployment) -> int:

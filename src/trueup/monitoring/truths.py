@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ class Truth:
     ``events`` is 1 where the outcome is the event that the probability is about, 0 where it is not, NaN where that is
     not known. ``due`` says that the outcome is due, ``closed`` that none will come (censored, or never). ``keys``
     int64 break ties. ``slices`` are masks by name. ``share`` is the part of the window's rows that these are.
+    ``features`` float64 (n, f), NaN where null, are those that were asked for.
     """
 
     days: Ints
@@ -30,6 +31,7 @@ class Truth:
     keys: Ints
     slices: Mapping[str, Bools]
     share: float = 1.0
+    features: Floats = field(default_factory=lambda: np.zeros((0, 0)))
 
     def __len__(self) -> int:
         return len(self.days)
@@ -54,4 +56,5 @@ class Truth:
         """The rows of the mask (n,)."""
         names = ("days", "scores", "costs", "outcomes", "events", "due", "closed", "keys")
         slices = {name: held[mask] for name, held in self.slices.items()}
-        return replace(self, **{name: getattr(self, name)[mask] for name in names}, slices=slices)
+        features = self.features[mask] if len(self.features) else self.features
+        return replace(self, **{name: getattr(self, name)[mask] for name in names}, slices=slices, features=features)

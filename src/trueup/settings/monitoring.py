@@ -14,6 +14,11 @@ class Monitoring(BaseModel):
     exact_rows: int = Field(
         2_000_000, ge=1_000, description="predictions of a window whose performance is computed from all of them"
     )
+    loss_rows: int = Field(
+        100_000,
+        ge=1_000,
+        description="predictions of a reference or a window whose errors are learned or estimated",
+    )
     windows_at_once: int = Field(1_000, ge=1, description="windows that one run measures; the rest is left to the next")
     days_back: int = Field(400, ge=1, description="how far back windows are measured again when outcomes change")
     wait_s: float = Field(60.0, gt=0, description="seconds to wait for another process that counts the same")

@@ -477,6 +477,7 @@ class Measurement(_Documented):
     floor: float | None = Field(description="from where on the figure matters")
     verdict: Verdict | None
     maturity: float | None = Field(description="share of the outcomes due that are known")
+    assumes: str | None = Field(description="what an estimate rests on, which outcomes to come may contradict")
     computed_at: datetime
     run_id: int
 

@@ -139,6 +139,8 @@ def show(
         print_json(found)
     else:
         print_table(found, columns=_COLUMNS)
+        for text in sorted({one["assumes"] for one in found if one["assumes"]}):
+            say(text)
 
 
 def _tell(done: Measured, *, as_json: bool) -> None:
