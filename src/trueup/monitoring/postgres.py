@@ -45,11 +45,20 @@ _COUNTED = """
     SELECT event_day, sum(n), max(counted_at) FROM ledger.profile_counts
     WHERE deployment_id = %s AND field = '' AND slice = '' GROUP BY event_day
 """
-_CHANGED = """
-    SELECT event_day, max(CASE %(by)s WHEN 'recorded' THEN recorded_at ELSE observed_at END), max(recorded_at)
-    FROM ledger.outcomes
-    WHERE contract_name = %(contract)s AND event_day BETWEEN %(first)s AND %(last)s
-      AND CASE %(by)s WHEN 'recorded' THEN recorded_at ELSE observed_at END <= %(at)s
+# Asked every hour: of each day the one newest entry of an index, however many outcomes there are.
+_CHANGED_RECORDED = """
+    SELECT d::date, o.recorded_at, o.recorded_at
+    FROM generate_series(%(first)s::date, %(last)s::date, interval '1 day') AS d
+    CROSS JOIN LATERAL (
+        SELECT recorded_at FROM ledger.outcomes
+        WHERE contract_name = %(contract)s AND event_day = d::date AND recorded_at <= %(at)s
+        ORDER BY recorded_at DESC LIMIT 1
+    ) o
+"""
+# Asked where history is replayed.
+_CHANGED_OBSERVED = """
+    SELECT event_day, max(observed_at), max(recorded_at) FROM ledger.outcomes
+    WHERE contract_name = %(contract)s AND event_day BETWEEN %(first)s AND %(last)s AND observed_at <= %(at)s
     GROUP BY event_day
 """
 _KNOWN = "measurements_as_known(coalesce(%(at)s::timestamptz, 'infinity'), %(known_by)s)"
@@ -99,9 +108,10 @@ class PostgresMeasurements:
 
     def changed(self, contract: str, first: date, last: date, known_by: KnownBy, at: datetime) -> dict[date, Changed]:
         """Of each event day with outcomes, when the last of them became known."""
-        of = {"contract": contract, "first": first, "last": last, "by": str(known_by), "at": at}
+        of = {"contract": contract, "first": first, "last": last, "at": at}
+        query = _CHANGED_RECORDED if known_by is KnownBy.RECORDED else _CHANGED_OBSERVED
         with self._reading() as connection:
-            rows = connection.execute(_CHANGED, of).fetchall()
+            rows = connection.execute(query, of).fetchall()
         return {day: Changed(known, recorded) for day, known, recorded in rows}
 
     def record(self, run: Run, measurements: Sequence[Measurement]) -> int:
