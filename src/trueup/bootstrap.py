@@ -285,16 +285,19 @@ def alert_handling(services: Services) -> Handling:
 def gathering(services: Services) -> Callable[[], list[Job]]:
     """What says which scheduled work every room has now, for the clock. No two jobs have the same name and subject.
 
-    Both raise InvalidFile where a folder of rules or reports, or the routing file, is none.
+    Both raise InvalidFile where a folder of rules or reports, or the routing file, is none; the first one also where a
+    template of messages cannot be used.
     """
     from trueup.alerts import jobs as alerts
     from trueup.ledger import gauges
     from trueup.ledger.upkeep import Upkeep
     from trueup.monitoring.jobs import monitor_jobs
     from trueup.notifying import jobs as notifying
+    from trueup.notifying.rendering import Rendering
     from trueup.reports import jobs as reports
 
     settings, engine = services.settings, open_alerts(services)
+    Rendering(settings.notify)  # who begins to work hears of a template that cannot be used
     upkeep = Upkeep(writer_of(services), settings.limits, settings.clock)
 
     def gather() -> list[Job]:

@@ -17,6 +17,7 @@ from trueup.errors import InvalidQuery
 from trueup.monitoring.memory import MemoryMeasurements
 from trueup.monitoring.postgres import PostgresMeasurements
 from trueup.ports import MeasurementStore
+from trueup.settings import Monitoring
 
 DAY = Window(WindowKind.DAY, date(2026, 11, 2), date(2026, 11, 2))
 NEXT = Window(WindowKind.DAY, date(2026, 11, 3), date(2026, 11, 3))
@@ -49,7 +50,7 @@ def held(request: pytest.FixtureRequest) -> Iterator[Held]:
     both = deployed(up, version="2", model="python:monitored:inverse_share", role=Role.CHALLENGER)
     _, writer, reader = up.services._pools
     ids = first.champion.model_version_id or 0, both.challengers[0].model_version_id or 0
-    yield Held(PostgresMeasurements(writer, reader, 10_000), first.deployment_id or 0, ids)
+    yield Held(PostgresMeasurements(writer, reader, Monitoring()), first.deployment_id or 0, ids)
 
 
 def test_a_figure_comes_back_as_it_was_measured(held: Held):

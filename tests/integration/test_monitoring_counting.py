@@ -43,7 +43,7 @@ def monitored(up: trueup.Trueup) -> trueup.Trueup:
 def counted(up: trueup.Trueup, version: str = "1") -> dict[CountKey, Counted]:
     deployment = up.deployments()[0]
     found = up.services.registry.version("fails", version)
-    references = PostgresReferences(up.services._pools[1], 200_000)
+    references = PostgresReferences(up.services._pools[1], Monitoring())
     return dict(references.counts(deployment.deployment_id or 0, found.model_version_id or 0, *DAYS))
 
 
@@ -58,7 +58,7 @@ def counting(up: trueup.Trueup, **changes: Any) -> tuple[PostgresCounting, Count
     up.services.measuring.profile("fails")
     deployment = up.deployments()[0]
     version = deployment.champion
-    references = PostgresReferences(up.services._pools[1], 200_000)
+    references = PostgresReferences(up.services._pools[1], Monitoring())
     assert deployment.deployment_id
     assert version.model_version_id
     assert version.contract_id

@@ -296,7 +296,7 @@ def test_of_too_many_rows_a_part_is_taken_and_nothing_is_said_of_the_top(
 ):
     limits = up.services.settings.monitoring
     monkeypatch.setattr(limits, "exact_rows", 300)
-    monkeypatch.setattr(up.services.measuring._references, "_most_rows", 200)
+    monkeypatch.setattr(limits, "reference_rows", 200)
     deployed(up, replace(PLAIN, metrics=("auc", "precision_at_k", "maturity")))
     score, came = happened(up, booked(up, 1, 900, "2026-11-02"), "2026-11-03T09:00:00Z")
     observed(up, 9)

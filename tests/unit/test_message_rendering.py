@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from receiving import ALERTS
+from trueup.domain.message import Message
 from trueup.errors import InvalidFile
-from trueup.notifying.rendering import Rendered, Rendering
+from trueup.notifying.rendering import Rendered, Rendering, lenient
 from trueup.settings import Notifying
 
 
@@ -29,6 +31,7 @@ def test_the_shipped_templates_say_what_fires_since_when_and_what_to_do():
         "  value: 0.31\n"
         "  since: 2026-11-20T08:00:00+00:00\n"
         "  note: look\n"
+        "  acknowledge: trueup alert ack f1\n"
         "\n"
         "* RESOLVED deployment=late\n"
         "  since: 2026-11-20T07:00:00+00:00, until 2026-11-20T08:00:00+00:00\n"
@@ -37,6 +40,26 @@ def test_the_shipped_templates_say_what_fires_since_when_and_what_to_do():
     )
     assert '<a href="https://runbooks.example/drift">Runbook</a>' in shown.html
     assert "0.31" in shown.html
+
+
+def test_what_a_single_alert_says_is_said_though_it_is_all_in_common():
+    one = {
+        **ALERTS,
+        "commonLabels": ALERTS["alerts"][0]["labels"],
+        "commonAnnotations": {"description": "Look.", "owner": "desk", "n": "40", "runbook_url": "docs/drift.md"},
+        "alerts": ALERTS["alerts"][:1],
+    }
+    shown = rendered(one)
+    assert shown.text.startswith(
+        "Look.\n\n1 firing, 0 resolved.\n\nRunbook: docs/drift.md\nn: 40\nowner: desk\n\n* FIRING\n"
+    )
+    for said in ("Runbook: docs/drift.md", "owner:</span> desk", "n:</span> 40", "<code>trueup alert ack f1</code>"):
+        assert said in shown.html
+
+
+def test_alerts_that_have_no_sentence_in_common_are_named_by_their_group():
+    given = {**ALERTS, "commonAnnotations": {}, "groupLabels": {"alertname": "ScoreDrift", "deployment": "fails"}}
+    assert rendered(given).subject == "[FIRING] ScoreDrift (warning) fails"
 
 
 def test_a_group_that_is_over_says_so():
@@ -53,7 +76,7 @@ def test_html_is_escaped_and_links_lead_to_web_addresses_alone():
     shown = rendered(hostile)
     assert "<script>" not in shown.html
     assert "<img" not in shown.html
-    assert "javascript:" not in shown.html
+    assert 'href="javascript:' not in shown.html
     assert "<script>x</script>" in shown.subject  # which is text
 
 
@@ -147,3 +170,20 @@ def test_what_templates_write_is_cut(tmp_path: Path):
 def test_who_wants_no_html_has_an_empty_template(tmp_path: Path):
     (tmp_path / "alert.html").write_text("")
     assert rendered(templates=tmp_path).html == ""
+
+
+def test_only_an_alert_that_has_no_text_is_worded():
+    rendering = Rendering(Notifying())
+    alert = Message("k", "desk", "alert", "", "", payload=ALERTS)
+    assert rendering.worded(alert).subject == rendered().subject
+    assert (rendering.worded(alert).text, rendering.worded(alert).html) == (rendered().text, rendered().html)
+    for other in (replace(alert, kind="report"), replace(alert, text="said already")):
+        assert rendering.worded(other) == other
+
+
+def test_what_tells_of_alerts_uses_the_shipped_templates_where_others_cannot_be_used(tmp_path: Path):
+    (tmp_path / "alert.txt").write_text("{{ nothing")
+    bounds = Notifying(templates=tmp_path)
+    with pytest.raises(InvalidFile):
+        Rendering(bounds)
+    assert lenient(bounds).alert(ALERTS) == rendered()

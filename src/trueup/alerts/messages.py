@@ -1,4 +1,4 @@
-"""What is told of a group: sentences for people, and Alertmanager's webhook document for machines."""
+"""What is told of a group: Alertmanager's webhook document. The outbox words it for people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from trueup.domain.alert import ALERTNAME, Group, Labels, Member
+from trueup.domain.alert import Group, Labels, Member
 from trueup.domain.message import Message
 
 _NEVER = "0001-01-01T00:00:00Z"  # Alertmanager's word for an end that is not known
@@ -35,8 +35,8 @@ def message_of(group: Group, told: Sequence[Member], most: int) -> Message:
         key=_key(group, told),
         receiver=group.receiver,
         kind="alert",
-        subject=_subject(group, told, firing),
-        text=_text(told, shown),
+        subject="",
+        text="",
         payload=payload,
         ordering=f"alert:{group.key}",
     )
@@ -47,34 +47,6 @@ def _key(group: Group, told: Sequence[Member]) -> str:
     what = [(one.fingerprint, _moment(one.starts_at), one.ends_at and _moment(one.ends_at)) for one in told]
     identity = json.dumps([group.sequence, group.told_at and _moment(group.told_at), what])
     return f"alert:{group.key}:{hashlib.blake2b(identity.encode(), digest_size=12).hexdigest()}"
-
-
-def _subject(group: Group, told: Sequence[Member], firing: int) -> str:
-    status = f"FIRING:{firing}" if firing else "RESOLVED"
-    common = _common([one.labels for one in told])
-    name = common.get(ALERTNAME, "alerts")
-    others = [text for key, text in sorted({**common, **group.labels}.items()) if key not in (ALERTNAME, "severity")]
-    return f"[{status}] {' '.join([name, *others])}"[:200]
-
-
-def _text(told: Sequence[Member], shown: Sequence[Member]) -> str:
-    blocks = [_block(one) for one in shown]
-    if len(told) > len(shown):
-        blocks.append(f"and {len(told) - len(shown)} more")
-    return "\n\n".join(blocks) + "\n"
-
-
-def _block(one: Member) -> str:
-    status = "FIRING" if one.ends_at is None else "RESOLVED"
-    lines = [f"{status}: {one.annotations.get('summary') or one.labels[ALERTNAME]}"]
-    if one.annotations.get("description"):
-        lines.append(one.annotations["description"])
-    lines.append("labels: " + ", ".join(f"{name}={text}" for name, text in sorted(one.labels.items())))
-    lines.append(f"since: {_moment(one.starts_at)}" + (f", until: {_moment(one.ends_at)}" if one.ends_at else ""))
-    if one.annotations.get("runbook_url"):
-        lines.append(f"runbook: {one.annotations['runbook_url']}")
-    lines.append(f"alert: {one.fingerprint}")
-    return "\n".join(lines)
 
 
 def _document(one: Member) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Message:
     earlier goes first (an alert group: its resolve notice must not overtake it); empty: no order. ``payload`` are
     plain JSON values for machines, with ``version``, ``status`` (``firing`` or ``resolved``), ``groupLabels``,
     ``commonLabels``, ``commonAnnotations`` and ``alerts`` as in Alertmanager's webhooks where the message is about
-    alerts.
+    alerts. An alert whose ``text`` is empty is worded by the outbox.
     """
 
     key: str

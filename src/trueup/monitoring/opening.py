@@ -18,10 +18,10 @@ def open_measuring(
     """Measuring on a ledger in PostgreSQL."""
     return Measuring(
         registry,
-        PostgresReferences(writer, settings.reference_rows),
+        PostgresReferences(writer, settings),
         PostgresCounting(writer, settings),
         PostgresTruth(writer, settings),
-        PostgresMeasurements(writer, reader, settings.listed_measurements),
+        PostgresMeasurements(writer, reader, settings),
         clock,
         settings,
     )

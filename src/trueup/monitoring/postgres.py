@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import date, datetime
 from typing import Any
@@ -11,7 +12,9 @@ from psycopg.rows import dict_row
 
 from trueup.domain.monitoring import Changed, KnownBy, Measurement, MeasurementFilter, Run, Window, WindowKind
 from trueup.errors import InvalidQuery
-from trueup.postgres import Pool
+from trueup.monitoring.bounding import reading
+from trueup.postgres import Connection, Pool
+from trueup.settings import Monitoring
 
 _RUN = """
     INSERT INTO ledger.measurement_runs
@@ -42,11 +45,20 @@ _COUNTED = """
     SELECT event_day, sum(n), max(counted_at) FROM ledger.profile_counts
     WHERE deployment_id = %s AND field = '' AND slice = '' GROUP BY event_day
 """
-_CHANGED = """
-    SELECT event_day, max(CASE %(by)s WHEN 'recorded' THEN recorded_at ELSE observed_at END), max(recorded_at)
-    FROM ledger.outcomes
-    WHERE contract_name = %(contract)s AND event_day BETWEEN %(first)s AND %(last)s
-      AND CASE %(by)s WHEN 'recorded' THEN recorded_at ELSE observed_at END <= %(at)s
+# Asked every hour: of each day the one newest entry of an index, however many outcomes there are.
+_CHANGED_RECORDED = """
+    SELECT d::date, o.recorded_at, o.recorded_at
+    FROM generate_series(%(first)s::date, %(last)s::date, interval '1 day') AS d
+    CROSS JOIN LATERAL (
+        SELECT recorded_at FROM ledger.outcomes
+        WHERE contract_name = %(contract)s AND event_day = d::date AND recorded_at <= %(at)s
+        ORDER BY recorded_at DESC LIMIT 1
+    ) o
+"""
+# Asked where history is replayed.
+_CHANGED_OBSERVED = """
+    SELECT event_day, max(observed_at), max(recorded_at) FROM ledger.outcomes
+    WHERE contract_name = %(contract)s AND event_day BETWEEN %(first)s AND %(last)s AND observed_at <= %(at)s
     GROUP BY event_day
 """
 _KNOWN = "measurements_as_known(coalesce(%(at)s::timestamptz, 'infinity'), %(known_by)s)"
@@ -67,25 +79,25 @@ _LISTED = """
 class PostgresMeasurements:
     """Adds through the writer role, lists through the reader role."""
 
-    def __init__(self, writer: Pool, reader: Pool, most_listed: int) -> None:
+    def __init__(self, writer: Pool, reader: Pool, settings: Monitoring) -> None:
         self._writer = writer
         self._reader = reader
-        self._most_listed = most_listed
+        self._settings = settings
 
     def versions(self, deployment_id: int) -> list[tuple[str, str]]:
         """Name and version of every model version that ever played a part in the deployment."""
-        with self._writer.transaction() as connection:
+        with self._reading() as connection:
             return [(name, version) for name, version in connection.execute(_VERSIONS, (deployment_id,)).fetchall()]
 
     def counted(self, deployment_id: int) -> dict[date, tuple[int, datetime]]:
         """Rows of each event day, over all versions and roles, and when they were last counted."""
-        with self._writer.transaction() as connection:
+        with self._reading() as connection:
             rows = connection.execute(_COUNTED, (deployment_id,)).fetchall()
         return {day: (int(n), at) for day, n, at in rows}
 
     def measured(self, deployment_id: int, known_by: KnownBy, at: datetime) -> dict[tuple[WindowKind, date], Run]:
         """The last run of each window that did not fail, of those with the knowledge of ``at`` or less."""
-        with self._writer.transaction() as connection:
+        with self._reading() as connection:
             rows = connection.execute(_MEASURED, (deployment_id, str(known_by), at)).fetchall()
         return {
             (WindowKind(kind), first): Run(
@@ -96,9 +108,10 @@ class PostgresMeasurements:
 
     def changed(self, contract: str, first: date, last: date, known_by: KnownBy, at: datetime) -> dict[date, Changed]:
         """Of each event day with outcomes, when the last of them became known."""
-        of = {"contract": contract, "first": first, "last": last, "by": str(known_by), "at": at}
-        with self._writer.transaction() as connection:
-            rows = connection.execute(_CHANGED, of).fetchall()
+        of = {"contract": contract, "first": first, "last": last, "at": at}
+        query = _CHANGED_RECORDED if known_by is KnownBy.RECORDED else _CHANGED_OBSERVED
+        with self._reading() as connection:
+            rows = connection.execute(query, of).fetchall()
         return {day: Changed(known, recorded) for day, known, recorded in rows}
 
     def record(self, run: Run, measurements: Sequence[Measurement]) -> int:
@@ -125,13 +138,17 @@ class PostgresMeasurements:
 
     def listed(self, where: MeasurementFilter) -> list[dict[str, Any]]:
         """Measurements, latest windows first. Raises InvalidQuery."""
-        if not 1 <= where.limit <= self._most_listed:
-            raise InvalidQuery(f"a listing has 1 to {self._most_listed} measurements")
+        most = self._settings.listed_measurements
+        if not 1 <= where.limit <= most:
+            raise InvalidQuery(f"a listing has 1 to {most} measurements")
         known = "measurements" if where.history else _KNOWN
         values: Mapping[str, Any] = {**asdict(where), "known_by": str(where.known_by)}
         with self._reader.transaction() as connection:
             cursor = connection.cursor(row_factory=dict_row)
             return cursor.execute(_LISTED.format(known=known).encode(), values).fetchall()
+
+    def _reading(self) -> AbstractContextManager[Connection]:
+        return reading(self._writer, self._settings.statement_timeout_s)
 
 
 def _values(run_id: int, deployment_id: int, window: tuple[Any, ...], m: Measurement) -> tuple[Any, ...]:

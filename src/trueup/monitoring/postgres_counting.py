@@ -30,6 +30,7 @@ from trueup.domain.batch import Ints
 from trueup.domain.contract import Contract
 from trueup.domain.profiling import Counted, CountKey, References
 from trueup.errors import Unavailable
+from trueup.monitoring.bounding import within
 from trueup.monitoring.copied import Gathered, gathered
 from trueup.monitoring.counting import Tally
 from trueup.monitoring.selecting import Selection, selection
@@ -116,12 +117,12 @@ class PostgresCounting:
 
     def count(self, what: Counting, told: Told = lambda rows: None) -> int:
         """Counts all that is booked and not counted yet, and returns how many rows that were. ``told`` hears how many
-        rows were counted as it goes on. Raises Unavailable where another process counts for too long."""
+        rows were counted as it goes on. Raises Unavailable where another process counts for too long, TimedOut."""
         chosen = selection(what.contract, what.references.fields, what.references.slices, what.late_after_days)
         total = 0
         with self._writer.connection() as connection, self._alone(connection, what):  # 1 lock
             while True:
-                with _snapshot(connection):  # 2 snapshot
+                with _snapshot(connection), within(connection, self._settings.statement_timeout_s):  # 2 snapshot
                     portion = self._choose(connection, what)  # 3 choose
                     if portion is None:
                         return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import date
 from typing import Any
 
@@ -14,9 +15,11 @@ from trueup.domain.deployment import ModelVersion
 from trueup.domain.measuring import Profile
 from trueup.domain.monitoring import Monitoring, ReferenceRows
 from trueup.domain.profiling import SCORE, Counted, CountKey, References
+from trueup.monitoring.bounding import reading
 from trueup.monitoring.references import Sample
 from trueup.monitoring.selecting import profiled_fields
 from trueup.postgres import Connection, Pool
+from trueup.settings import Monitoring as Settings
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 7238150))"
 _PROFILES = """
@@ -56,13 +59,13 @@ _COUNTED = """
 class PostgresReferences:
     """Frozen references and the counts made with them, through the writer role."""
 
-    def __init__(self, writer: Pool, most_rows: int) -> None:
+    def __init__(self, writer: Pool, settings: Settings) -> None:
         self._writer = writer
-        self._most_rows = most_rows
+        self._settings = settings
 
     def frozen(self, deployment_id: int, model_version_id: int) -> References | None:
         """The version's reference; None while there is none."""
-        with self._writer.transaction() as connection:
+        with self._reading() as connection:
             return _frozen(connection, deployment_id, model_version_id)
 
     def freeze(self, deployment_id: int, model_version_id: int, references: References) -> References:
@@ -88,13 +91,13 @@ class PostgresReferences:
         Of more than the settings allow a part is taken, chosen by the predictions' ids.
         """
         of = {"deployment": deployment_id, "version": version.model_version_id}
-        with self._writer.transaction() as connection:
+        with self._reading() as connection:
             days = _complete(connection, of, declared.reference, today)
             if not days:
                 return None
             total = sum(days.values())
             most = min(declared.reference.rows or total, total)
-            step = -(-most // self._most_rows)
+            step = -(-most // self._settings.reference_rows)
             rows: list[tuple[Any, ...]] = []
             for day in days:
                 left = -(-most // step) - len(rows)
@@ -109,13 +112,16 @@ class PostgresReferences:
         self, deployment_id: int, model_version_id: int, first: date, last: date
     ) -> Iterator[tuple[CountKey, Counted]]:
         """What was counted of each event day."""
-        with self._writer.transaction() as connection:
+        with self._reading() as connection:
             rows = connection.execute(_COUNTS, (deployment_id, model_version_id, first, last)).fetchall()
         for day, role, field, slice_, counts, n, missing, outside, unseen, late, lowest, highest in rows:
             counted = Counted(np.array(counts, np.int64), n, missing, outside, unseen, late)
             if lowest is not None:
                 counted.lowest, counted.highest = lowest, highest
             yield CountKey(day, role, field, slice_), counted
+
+    def _reading(self) -> AbstractContextManager[Connection]:
+        return reading(self._writer, self._settings.statement_timeout_s)
 
 
 def _frozen(connection: Connection, deployment_id: int, model_version_id: int) -> References | None:

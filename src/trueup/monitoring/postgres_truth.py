@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from trueup.domain.contract import Contract
 from trueup.domain.monitoring import KnownBy, Window
+from trueup.monitoring.bounding import reading
 from trueup.monitoring.copied import Gathered, Layout, gathered
 from trueup.monitoring.pairing import Pairs
 from trueup.monitoring.selecting import number_of, segments_of, text_of
@@ -129,7 +130,8 @@ class PostgresTruth:
         return Pairs(ours["scores"][a], theirs["scores"][b], ours["outcomes"][a], ours["events"][a])
 
     def _copied(self, query: str, values: dict[str, Any], layout: Layout) -> dict[str, NDArray[Any]]:
-        with self._writer.transaction() as connection, connection.cursor().copy(query.encode(), values) as copy:
+        bounded = reading(self._writer, self._settings.statement_timeout_s)
+        with bounded as connection, connection.cursor().copy(query.encode(), values) as copy:
             blocks = [layout.read(block).columns for block in gathered(copy, layout, self._settings.block_rows)]
         blocks = blocks or [layout.read(Gathered()).columns]
         return {name: np.concatenate([block[name] for block in blocks]) for name, _ in layout.columns}

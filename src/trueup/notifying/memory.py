@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 from trueup.domain.message import Message
 from trueup.notifying.bounding import bounded
 from trueup.notifying.outbox import LOST_SENDERS, Claimed, Stored, identity_of, no_message
+from trueup.notifying.rendering import lenient
 from trueup.settings import Notifying
 
 
@@ -41,6 +42,7 @@ class MemoryOutbox:
 
     def __init__(self, bounds: Notifying | None = None) -> None:
         self._bounds = bounds or Notifying()
+        self._rendering = lenient(self._bounds)
         self._rows: dict[int, _Row] = {}
         self._lock = threading.Lock()
         self._numbered = 0
@@ -50,7 +52,7 @@ class MemoryOutbox:
         with self._lock:
             known = {row.message.key for row in self._rows.values()}
             before = len(self._rows)
-            for message in (bounded(message, self._bounds) for message in messages):
+            for message in (bounded(self._rendering.worded(message), self._bounds) for message in messages):
                 if message.key not in known:
                     known.add(message.key)
                     self._numbered += 1

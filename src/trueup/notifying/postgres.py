@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from trueup.domain.message import Attachment, Message
@@ -19,6 +20,9 @@ from trueup.notifying.bounding import bounded
 from trueup.notifying.outbox import LOST_SENDERS, Claimed, Stored, no_message
 from trueup.postgres import Connection, Pool
 from trueup.settings import Notifying
+
+if TYPE_CHECKING:
+    from trueup.notifying.rendering import Rendering
 
 _ADD = """
     INSERT INTO ledger.messages (key, receiver, kind, ordering, subject, text, html, payload)
@@ -99,7 +103,16 @@ class PostgresOutbox:
 
     def add(self, messages: Sequence[Message], within: Any) -> int:
         """One row each, in the order given; commits with the transaction of the connection ``within``."""
-        return sum(self._added(bounded(message, self._bounds), within) for message in messages)
+        return sum(self._added(bounded(self._worded(message), self._bounds), within) for message in messages)
+
+    def _worded(self, message: Message) -> Message:
+        return self._rendering.worded(message) if message.kind == "alert" else message
+
+    @cached_property
+    def _rendering(self) -> Rendering:
+        from trueup.notifying.rendering import lenient  # which only who tells of alerts needs
+
+        return lenient(self._bounds)
 
     def _added(self, message: Message, connection: Connection) -> bool:
         row = connection.execute(

@@ -8,7 +8,7 @@ cut, so no template runs long, and of a message nothing is shown that its payloa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +19,7 @@ from jinja2.exceptions import SecurityError
 from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from trueup.domain.message import Message
 from trueup.errors import InvalidFile
 from trueup.notifying.bounding import CUT, cut, one_line, plain
 from trueup.settings import Notifying
@@ -68,6 +69,13 @@ class Rendering:
             html if len(html) <= self._bounds.html_chars else "",
         )
 
+    def worded(self, message: Message) -> Message:
+        """Subject, text and HTML of an alert that has no text yet; other messages as they are."""
+        if message.kind != "alert" or message.text:
+            return message
+        shown = self.alert(message.payload)
+        return replace(message, subject=shown.subject, text=shown.text, html=shown.html)
+
     def _rendered(self, name: str, told: dict[str, Any]) -> str:
         most = self._bounds.html_chars if name.endswith(".html") else self._bounds.text_chars
         own = self._own[name]
@@ -80,6 +88,16 @@ class Rendering:
             except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
                 log("notifying").error("template_failed", template=name, error=type(error).__name__)
         return _bounded(_shipped(name), told, most)
+
+
+def lenient(bounds: Notifying) -> Rendering:
+    """Rendering that never refuses: templates of one's own that cannot be used are told to the log, and the shipped
+    ones are used. What an outbox words with, for an alert's commit must not fail."""
+    try:
+        return Rendering(bounds)
+    except InvalidFile as error:
+        log("notifying").error("template_failed", template="", error=error.message)
+        return Rendering(bounds.model_copy(update={"templates": None}))
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):

@@ -19,6 +19,7 @@ from trueup.domain.deployment import Deployment, ModelVersion, Runtime, Serving
 from trueup.doors.api.reach import check_brought, readable, reads_contract
 from trueup.doors.api.schemas import DeployRequest
 from trueup.doors.auth import Caller, Permission
+from trueup.doors.declared import UnknownKey, serving_of
 from trueup.errors import (
     InvalidInput,
     InvalidQuery,
@@ -171,7 +172,11 @@ def _stored(folder: Path, runtime: Runtime, digest: str) -> Path:
 
 def _serving(given: dict[str, Any]) -> Serving:
     try:
-        serving = msgspec.convert(given, Serving, strict=True)
+        serving = serving_of(given)
+    except UnknownKey as error:  # the key itself is the caller's text
+        raise InvalidInput(
+            f"serving has an unknown key at {error.place}; {error.hint}", next_step="see the reference of Serving"
+        ) from None
     except msgspec.ValidationError as error:
         raise InvalidInput(f"serving does not fit: {_where(error)}", next_step="see the reference of Serving") from None
     if serving.allowed_pickles:

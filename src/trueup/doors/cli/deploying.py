@@ -115,6 +115,7 @@ def _serving(path: Path | None, pickles: tuple[str, ...]) -> Serving | None:
     import yaml
 
     from trueup.domain.deployment import Serving
+    from trueup.doors.declared import UnknownKey, serving_of
     from trueup.errors import InvalidFile
 
     if path is None:
@@ -122,22 +123,12 @@ def _serving(path: Path | None, pickles: tuple[str, ...]) -> Serving | None:
     try:
         if path.stat().st_size > MAX_SERVING_BYTES:
             raise InvalidFile(f"a serving file may have at most {MAX_SERVING_BYTES} bytes")
-        read = msgspec.convert(_paired(yaml.safe_load(path.read_text(encoding="utf-8")) or {}), Serving, strict=True)
+        read = serving_of(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    except UnknownKey as error:
+        raise InvalidFile(f"{path.name}: {error}", next_step="mend the key; docs/reference/cli.md lists them") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError, msgspec.ValidationError) as error:
         why = f": {error.__cause__}" if isinstance(error.__cause__, ValueError) else ""  # of the domain, in its words
         raise InvalidFile(
             f"{path.name} does not say how a deployment answers{why}", next_step="docs/reference/cli.md shows the form"
         ) from None
     return replace(read, allowed_pickles=(*read.allowed_pickles, *pickles))
-
-
-def _paired(document: Any) -> Any:
-    """The fields of streams as pairs; a file names them as a mapping."""
-    if not isinstance(document, dict):
-        return document
-    found = dict(document)
-    for name in ("stream", "outcomes"):
-        declared = found.get(name)
-        if isinstance(declared, dict) and isinstance(declared.get("fields"), dict):
-            found[name] = {**declared, "fields": list(declared["fields"].items())}
-    return found

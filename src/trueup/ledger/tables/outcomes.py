@@ -45,6 +45,8 @@ outcomes = Table(
     ),
     CheckConstraint("revision >= 1", name="outcomes_revision"),
 )
+# The newest outcome of an event day, for who asks of which days something new is known.
+Index("outcomes_changed", outcomes.c.contract_name, outcomes.c.event_day, outcomes.c.recorded_at)
 
 # Where each pull goes on. ``turn`` is the fence: it moves with every commit, also where ``since`` does not.
 outcome_pulls = Table(
