@@ -19,17 +19,11 @@ _KINDS = {str: CellKind.TEXT, int: CellKind.INTEGER, float: CellKind.NUMBER}
 
 
 def settlement(found: dict[str, Any], folder: Path) -> None:
-    """AUC of each half-month as it first became known and at last; features that had drifted."""
+    """Maturity of each half-month when it was first measured and at last; features that had drifted."""
     first, last = _ends(found["half_months"])
-    auc = [
-        {"half-month": row["first"], "AUC": row["auc"], "low": row["auc_low"], "high": row["auc_high"]} for row in last
-    ]
-    title = "AUC of each half-month once all outcomes are in, with its 95 % interval"
-    chart = Chart("auc", ChartKind.LINE, "half-month", ("AUC",), low="low", high="high", title=title)
-    _draw(folder / "settlement-auc.svg", auc, chart)
     known = [
         {"half-month": row["first"], "known": when, "maturity": row["maturity"]}
-        for when, rows in (("when first measured", first), ("a month later", last))
+        for when, rows in (("when first measured", first), ("at last", last))
         for row in rows
     ]
     _draw(folder / "settlement-maturity.svg", known, Chart("maturity", ChartKind.BAR, "half-month", ("maturity",),
