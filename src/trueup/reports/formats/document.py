@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trueup.domain.report import ReportRun, Result
-from trueup.reports.reading import Report
+
+if TYPE_CHECKING:
+    from trueup.reports.reading import Report
 
 
 def json_of(run: ReportRun) -> bytes:
