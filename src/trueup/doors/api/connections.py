@@ -204,7 +204,7 @@ class BoundedConnection(HttpToolsProtocol):
             super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
 
     def _is_taken(self, data: bytes) -> bool:
-        """Whether the application answers without a task. ``data`` is all that was read, if it began with the request."""
+        """Whether the application answers without a task. ``data`` is all that was read, if the request began it."""
         cycle = self.cycle
         if cycle.waiting_for_100_continue:
             return False
