@@ -224,7 +224,7 @@ class BoundedConnection(HttpToolsProtocol):
         head, body = found
         before, cycle = self.cycle, _Repeated(self.on_response_complete)
         self.cycle = cast(RequestResponseCycle, cycle)
-        here = {"client": self.client, "server": self.server, "state": self.app_state.copy()}
+        here = {"client": self.client, "server": self.server, "scheme": self.scheme, "state": self.app_state.copy()}
         if not self._takes({**head, **here}, body, self.cycle):
             self.cycle = before
             return False
