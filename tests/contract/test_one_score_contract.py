@@ -1,7 +1,8 @@
-"""One instance has one score, whichever door it comes through, alone or among others."""
+"""One instance has one score and one side of the slice that is left alone, whichever door it comes through."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import json
@@ -56,10 +57,10 @@ def instance(i: int) -> dict[str, Any]:
     return {"item": f"I{i}", **values}
 
 
-def by_records(door: Served, rows: list[int]) -> list[float]:
+def by_records(door: Served, rows: list[int], what: str = "score") -> list[Any]:
     url = f"http://{door.address}/v1/deployments/t/score"
     sent = door.http.post(url, json={"instances": [instance(i) for i in rows]}, headers=door.headers(ApiRole.SCORER))
-    return [answer["score"] for answer in sent.json()["results"]]
+    return [answer[what] for answer in sent.json()["results"]]
 
 
 def by_python(door: Served, rows: list[int]) -> list[float]:
@@ -86,22 +87,22 @@ def by_oip(door: Served, rows: list[int], *, binary: bool, matrix: bool) -> list
         client.close()
 
 
-def by_oip_json(door: Served, rows: list[int]) -> list[float]:
+def by_oip_json(door: Served, rows: list[int], what: str = "score") -> list[Any]:
     inputs = [{"name": "item", "shape": [len(rows)], "datatype": "BYTES", "data": [f"I{i}" for i in rows]}]
     for name in FIELDS:
         data = [instance(i)[name] for i in rows]
         inputs.append({"name": name, "shape": [len(rows), 1], "datatype": "FP64", "data": data})
-    sent = door.infer({"inputs": inputs, "outputs": [{"name": "score"}]})
+    sent = door.infer({"inputs": inputs, "outputs": [{"name": what}]})
     return sent.json()["outputs"][0]["data"]  # type: ignore[no-any-return]
 
 
-def by_grpc(door: Served, rows: list[int], *, raw: bool, matrix: bool) -> list[float]:
+def by_grpc(door: Served, rows: list[int], what: str = "score", *, raw: bool, matrix: bool) -> list[Any]:
     numbers = [("features", X[rows].ravel())] if matrix else [(name, X[rows, i]) for i, name in enumerate(FIELDS)]
     asked = grpc_calls.infer_request(
         ("item", "BYTES", [b"I%d" % i for i in rows]), *((n, "FP64", v.tolist()) for n, v in numbers), raw=raw
     )
     with grpc_calls.calling(door) as client:
-        return grpc_calls.values(client.infer(asked), "score")
+        return grpc_calls.values(client.infer(asked), what)
 
 
 def by_invocations(door: Served, rows: list[int]) -> list[float]:
@@ -110,7 +111,7 @@ def by_invocations(door: Served, rows: list[int]) -> list[float]:
     return sent.json()["predictions"]  # type: ignore[no-any-return]
 
 
-def by_topic(door: Served, rows: list[int]) -> list[float]:
+def by_topic(door: Served, rows: list[int], what: str = "score") -> list[Any]:
     topics, services = MemoryTopics(), door.up.services
     topics.make("rows", 2)
     topics.make("scores")
@@ -123,7 +124,7 @@ def by_topic(door: Served, rows: list[int]) -> list[float]:
         until(lambda: len(topics.records("scores")) == len(rows) or done.done(), 30)
         server.stop()
         assert done.result() is True
-    return replied((r.value or b"" for r in topics.records("scores")), rows)
+    return replied((r.value or b"" for r in topics.records("scores")), rows, what)
 
 
 def by_file(door: Served, rows: list[int]) -> list[float]:
@@ -134,8 +135,8 @@ def by_file(door: Served, rows: list[int]) -> list[float]:
     return replied(out.getvalue().splitlines(), rows)
 
 
-def replied(values: Iterable[bytes], rows: list[int]) -> list[float]:
-    found = {document["business_key"]: document["score"] for document in map(json.loads, values)}
+def replied(values: Iterable[bytes], rows: list[int], what: str = "score") -> list[Any]:
+    found = {document["business_key"]: document[what] for document in map(json.loads, values)}
     return [found[f"I{i}"] for i in rows]
 
 
@@ -162,3 +163,46 @@ def test_alone_and_among_others_the_score_is_the_models_own(door: Served, booste
     assert DOORS[name](door, everything) == expected.tolist()
     for i in everything[::9]:
         assert DOORS[name](door, [i]) == [expected[i]]
+
+
+@pytest.fixture
+def sliced(up: trueup.Trueup, booster: Any) -> Iterator[Served]:
+    """Half of the items are left alone."""
+    serving_ = trueup.Serving(stream=Stream("rows", replies="scores"), untreated=trueup.Untreated(0.5, "2026-11"))
+    up.deploy("t", contract=CONTRACT + "decision: {threshold: 0.5}\n", model=booster, version="1", serving=serving_)
+    with serving(up) as served:
+        yield served
+
+
+def drawn(i: int) -> bool:
+    """Whether an item is left alone, as anyone finds who knows the salt."""
+    return hashlib.blake2b(b"I%d" % i, key=b"2026-11", digest_size=8).digest() < b"\x80"
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_an_item_is_left_alone_whichever_door_asks_and_the_ledger_says_so(sliced: Served, booster: Any, name: str):
+    rows = list(range(20))
+    expected = np.asarray(booster.inplace_predict(X), np.float64)[rows]
+    assert DOORS[name](sliced, rows) == expected.tolist(), "a score is the model's own also where nobody acts on it"
+    sides = {f"I{i}": drawn(i) for i in rows}
+    assert set(sides.values()) == {True, False}
+    query = sliced.up.services.queries.rows
+    booked = query("SELECT business_key, decision FROM predictions")
+    assert len(booked) == len(rows)
+    assert {one["business_key"]: one["decision"] == "untreated" for one in booked} == sides
+    truth = query("SELECT business_key, is_untreated FROM truth")
+    assert {one["business_key"]: one["is_untreated"] for one in truth} == sides
+    assert query("SELECT sum(untreated)::int AS n FROM maturity") == [{"n": sum(sides.values())}]
+    url = f"http://{sliced.address}/v1/predictions?decision=untreated"
+    listed = sliced.http.get(url, headers=sliced.headers(ApiRole.READER)).json()["predictions"]
+    assert {one["business_key"] for one in listed} == {item for item, is_drawn in sides.items() if is_drawn}
+
+
+@pytest.mark.parametrize(
+    "ask", [by_records, by_oip_json, by_topic, lambda *args: by_grpc(*args, raw=True, matrix=False)]
+)
+def test_who_asks_is_told_that_an_item_is_left_alone(sliced: Served, ask: Any):
+    rows = list(range(20))
+    told = [one.decode() if isinstance(one, bytes) else one for one in ask(sliced, rows, "decision")]
+    assert [one == "untreated" for one in told] == [drawn(i) for i in rows]
+    assert set(told) <= {"untreated", "act", "pass"}

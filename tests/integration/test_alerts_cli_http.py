@@ -150,6 +150,8 @@ class TestCommands:
         from trueup.bootstrap import utc_now
 
         day = utc_now().date()
+        by_days = alert("backtest", "deployed", "--from", "2026-01-01", "--to", "2026-01-05", "--every", "2d")
+        assert by_days["evaluations"] == 3, "the 1st, 3rd and 5th"
         before = alert("backtest", "deployed", "--from", "2026-01-01", "--to", "2026-01-02", "--every", "1h")
         assert before == {"evaluations": 25, "intervals": [], "errors": []}
         later = alert("backtest", "deployed", "--from", str(day.replace(year=day.year + 1, day=1)),

@@ -396,6 +396,63 @@ def test_outcomes_are_checked_taken_back_and_shown(deployed: Shell) -> None:
     _refused(deployed("outcomes", "pull", "nope"), 4)
 
 
+_SOME_BAD = """account,event_day,value
+007,2026-11-20,true
+008,2026-11-20,hush
+009,20.11.2026,hush
+010,2026-11-20
+011,2026-11-20,false
+"""
+
+
+def test_what_fits_is_recorded_and_the_rest_is_told_row_by_row(deployed: Shell) -> None:
+    (deployed.folder / "truth.csv").write_text(_SOME_BAD)
+    rejects = deployed.folder / "rejects.jsonl"
+    record = ("outcomes", "truth.csv", "-c", "trade", "--rejects", "rejects.jsonl", "--json")
+    checked = deployed(*record, "--dry-run")
+    assert (checked.returncode, json.loads(checked.stdout)["first"]) == (3, 0)
+    assert len(rejects.read_text().splitlines()) == 3
+    done = deployed(*record)
+    assert done.returncode == 3
+    assert json.loads(done.stdout) == {"first": 2, "revised": 0, "unchanged": 0, "rejected": 3}
+    assert "3 of 5 rows do not fit" in done.stderr
+    told = [json.loads(line) for line in rejects.read_text().splitlines()]
+    assert [one["row"] for one in told] == [1, 2, 3]
+    assert told[0]["fields"] == [{"field": "value", "code": "type", "expected": "bool"}]
+    assert {fault["field"] for fault in told[1]["fields"]} == {"event_day", "value"}
+    assert all(one["fields"] for one in told)
+    assert "hush" not in rejects.read_text() + done.stderr
+    assert json.loads(deployed(*record).stdout)["unchanged"] == 2
+    mended = _SOME_BAD.replace("hush", "true").replace("20.11.2026", "2026-11-20").replace("11-20\n", "11-20,true\n")
+    (deployed.folder / "truth.csv").write_text(mended)
+    again = deployed(*record)
+    assert (again.returncode, rejects.read_text()) == (0, "")
+    assert json.loads(again.stdout) == {"first": 3, "revised": 0, "unchanged": 2, "rejected": 0}
+    with psycopg.connect(deployed.urls.owner) as connection:
+        assert connection.execute("SELECT count(*) FROM ledger.outcomes").fetchone() == (5,)
+
+
+def test_rejects_beyond_the_bound_on_field_errors_have_their_faults_too(deployed: Shell) -> None:
+    lines = [f'{{"account": "{n}", "event_day": "2026-11-20", "value": {n}}}' for n in range(9)]
+    (deployed.folder / "truth.jsonl").write_text("\n".join([*lines, "{"]))
+    done = deployed("outcomes", "truth.jsonl", "-c", "trade", "--rejects", "rejects.jsonl",
+                    TRUEUP_LIMITS__FIELD_ERRORS="3", TRUEUP_LIMITS__BATCH_ROWS="6")  # fmt: skip
+    assert done.returncode == 3
+    told = [json.loads(line) for line in (deployed.folder / "rejects.jsonl").read_text().splitlines()]
+    assert [one["row"] for one in told] == list(range(10))
+    assert {one["fields"][0]["code"] for one in told} == {"type"}
+
+
+def test_rejects_neither_overwrite_the_file_nor_hide_that_they_cannot_be_written(deployed: Shell) -> None:
+    (deployed.folder / "truth.csv").write_text(_SOME_BAD)
+    record = ("outcomes", "truth.csv", "-c", "trade", "--rejects")
+    assert "overwrite" in _refused(deployed(*record, "truth.csv"), 3)
+    _refused(deployed(*record, "nowhere/rejects.jsonl"), 3)
+    assert (deployed.folder / "truth.csv").read_text() == _SOME_BAD
+    with psycopg.connect(deployed.urls.owner) as connection:
+        assert connection.execute("SELECT count(*) FROM ledger.outcomes").fetchone() == (0,)
+
+
 def test_what_was_done_is_recorded_once_and_listed(deployed: Shell) -> None:
     deployed("score", "rows.csv", "-d", "t")
     (found,) = deployed.json("predictions", "--min-score", "0.5")

@@ -217,3 +217,24 @@ def test_callers_that_go_away_leave_nothing_for_those_who_stay(door: Served):
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(call, range(300)))
     assert door.infer({"inputs": [], "id": "x"}).status_code == 400
+
+
+def test_a_head_that_was_good_is_not_good_for_ever(door: Served):
+    inputs = [
+        {"name": "account", "shape": [1], "datatype": "BYTES", "data": ["a"]},
+        {"name": "amount", "shape": [1], "datatype": "FP64", "data": [1.0]},
+    ]
+    sent = request("/v2/models/t/infer", json.dumps({"inputs": inputs}).encode(), key=door.keys[ApiRole.SCORER])
+    with Raw(door.address) as raw, Raw(door.address) as another:
+        ids = set()
+        for one in (raw, raw, another):
+            one.send(sent)
+            status, _, body = one.answer()
+            assert status == 200
+            ids.add(json.loads(body)["outputs"][0]["data"][0])
+        assert len(ids) == 3
+        door.revoke(ApiRole.SCORER)
+        for one in (raw, another):
+            one.send(sent)
+            assert one.answer()[0] == 401
+    assert door.count() == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from trueup.domain.monitoring import Changed, KnownBy
 from trueup.ledger.urls import Urls
 from trueup.monitoring.postgres import _CHANGED_RECORDED, PostgresMeasurements
+from trueup.outcomes.postgres import _INCOMING, _INSERT
 from trueup.postgres import Pool
 from trueup.settings import Monitoring
 
@@ -24,6 +26,13 @@ OUTCOMES = """
     FROM generate_series(1, 40000) g,
          LATERAL (SELECT timestamptz '2026-09-02' + (hashint4(g) & 4095) * interval '30 minutes' AS at) known
 """
+
+
+def _nodes(plan: Any) -> Iterator[dict[str, Any]]:
+    """The node and all below it."""
+    yield plan
+    for below in plan.get("Plans", []):
+        yield from _nodes(below)
 
 
 @pytest.fixture
@@ -64,11 +73,26 @@ def test_the_clock_reads_one_entry_of_an_index_a_day(written: psycopg.Connection
     written.execute("VACUUM ledger.outcomes")
     explained = "EXPLAIN (ANALYZE, FORMAT JSON) " + _CHANGED_RECORDED
     (plan,) = (row[0][0]["Plan"] for row in written.execute(explained.encode(), of).fetchall())  # type: ignore[index]
-    nodes, left = [], [plan]
-    while left:
-        node = left.pop()
-        nodes.append(node)
-        left += node.get("Plans", [])
-    (outcomes,) = (node for node in nodes if node.get("Relation Name") == "outcomes")
-    assert (outcomes["Node Type"], outcomes["Index Name"]) == ("Index Only Scan", "outcomes_changed")
+    (outcomes,) = (node for node in _nodes(plan) if node.get("Relation Name") == "outcomes")
+    assert (outcomes["Node Type"], outcomes["Index Name"]) == ("Index Scan", "outcomes_changed")
     assert outcomes["Actual Rows"] <= 1
+
+
+@pytest.mark.parametrize("statistics", ["none", "of other days"])
+def test_recording_looks_for_an_item_in_the_primary_key_alone(
+    fresh_database: Urls, written: psycopg.Connection[tuple[object, ...]], statistics: str
+):
+    """Each morning the new day has no statistics; by any other index an item is looked for among all of its day."""
+    if statistics == "none":
+        written.execute("TRUNCATE ledger.outcomes")
+    with psycopg.connect(fresh_database.writer) as writer:
+        writer.execute(_INCOMING)
+        writer.execute(
+            "INSERT INTO incoming SELECT g, 'T' || g, '2026-12-24', '2026-12-25Z', g, NULL, 'known', true"
+            " FROM generate_series(1, 50000) g"
+        )
+        writer.execute("ANALYZE incoming")
+        of = {"contract": "fails", "label": "label1", "source": "custodian"}
+        ((explained,),) = writer.execute(b"EXPLAIN (FORMAT JSON) " + _INSERT.encode(), of).fetchall()
+    used = {node.get("Index Name") for node in _nodes(explained[0]["Plan"])} - {None}  # type: ignore[index]
+    assert used == {"outcomes_pkey"}

@@ -34,9 +34,11 @@ class Application:
         self.how = how
         self.offered = self.tasks = 0
         self.draining = False
+        self.seen: list[tuple[Scope, bytes]] = []
 
     def at_once(self, scope: Scope, body: bytes, respond: Respond) -> bool:
         self.offered += 1
+        self.seen.append((scope, body))
         return self.how(respond)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -158,14 +160,152 @@ def test_what_is_not_taken_has_its_task():
 
 def test_pipelined_requests_are_answered_in_order_whoever_answers():
     later: list[Callable[[], object]] = []
-
-    def slowly(respond: Respond) -> bool:
-        later.append(partial(asyncio.get_running_loop().call_soon_threadsafe, partial(refused, respond)))
-        return True
-
-    with serving(slowly) as (address, app, _), Raw(address) as raw:
+    with serving(slowly(later)) as (address, app, _), Raw(address) as raw:
         raw.send(SENT * 3)
         time.sleep(0.2)
         assert (app.offered, app.tasks) == (1, 0)
         later[0]()
         assert [raw.answer()[0] for _ in range(3)] == [400, 200, 200]
+
+
+def test_a_head_that_was_read_before_says_the_same_on_every_connection():
+    with serving(refused) as (address, app, _), Raw(address) as first, Raw(address) as second:
+        for raw, body in ((first, b"[1]"), (first, b"[2]"), (second, b"[3]"), (second, b"[4]")):
+            raw.send(request("/a%20b?c=d", body))
+            assert raw.answer()[0] == 400
+        scopes = [scope for scope, _ in app.seen]
+        own = {(scope.pop("client"), scope.pop("server")) for scope in scopes}
+        assert [body for _, body in app.seen] == [b"[1]", b"[2]", b"[3]", b"[4]"]
+        assert all(scope == scopes[0] for scope in scopes)
+        assert (scopes[0]["path"], scopes[0]["query_string"]) == ("/a b", b"c=d")
+        assert len(own) == 2  # one a connection
+
+
+@pytest.mark.parametrize(
+    ("pieces", "statuses"),
+    [
+        ([SENT], [400]),
+        ([SENT[:10], SENT[10:]], [400]),
+        ([SENT[:-1], SENT[-1:]], [200]),  # whose body is late has a task
+        ([SENT + SENT], [400, 400]),
+        ([b"\r\n", SENT], [400]),
+        ([b"\r\n" + SENT], [400]),
+    ],
+)
+def test_a_known_head_may_come_in_pieces_and_before_others(pieces: list[bytes], statuses: list[int]):
+    with serving(refused) as (address, _, _), Raw(address) as raw:
+        for sent, expected in (([SENT], [400]), (pieces, statuses), ([SENT], [400])):
+            for piece in sent:
+                raw.send(piece)
+                time.sleep(0.05)
+            assert [raw.answer()[0] for _ in expected] == expected
+        assert not raw.has_answer()
+
+
+def test_what_follows_a_known_head_that_is_being_answered_waits_for_it():
+    later: list[Callable[[], object]] = []
+    with serving(slowly(later)) as (address, app, _), Raw(address) as raw:
+        for answered in range(2):  # the second begins with a head that is known
+            raw.send(SENT)
+            time.sleep(0.1)
+            raw.send(SENT)
+            time.sleep(0.2)
+            assert app.offered == answered + 1
+            later.pop()()
+            assert [raw.answer()[0] for _ in range(2)] == [400, 200]
+
+
+def test_a_caller_of_a_known_head_that_goes_is_answered_by_nobody():
+    later: list[Callable[[], object]] = []
+    with serving(slowly(later)) as (address, app, _):
+        for _ in range(2):
+            with Raw(address) as raw:
+                raw.send(SENT)
+                while len(later) == 0:
+                    time.sleep(0.01)
+            time.sleep(0.1)
+            later.pop()()
+        with Raw(address) as raw:
+            raw.send(SENT)
+            while len(later) == 0:
+                time.sleep(0.01)
+            later.pop()()
+            assert raw.answer()[0] == 400
+        assert (app.offered, app.tasks) == (3, 0)
+
+
+def test_a_known_head_is_answered_with_the_close_of_a_server_that_stops():
+    with serving(refused) as (address, app, server), Raw(address) as raw:
+        raw.send(SENT)
+        raw.answer()
+        server._say_close()
+        raw.send(SENT + SENT)
+        assert raw.answer()[1]["connection"] == "close"
+        with pytest.raises(EOFError):
+            raw.answer()
+        with Raw(address) as another:
+            another.send(SENT)
+            assert another.answer()[1]["connection"] == "close"
+            with pytest.raises(EOFError):
+                another.answer()
+        assert (app.offered, app.tasks) == (3, 0)
+
+
+def test_a_fault_behind_a_known_head_ends_its_connection_alone():
+    faults = iter([False, True, False])
+
+    def fails_once(respond: Respond) -> bool:
+        if next(faults):
+            raise RuntimeError("secret")
+        return refused(respond)
+
+    with serving(fails_once) as (address, _, _), Raw(address) as raw, Raw(address) as other:
+        raw.send(SENT)
+        assert raw.answer()[0] == 400
+        raw.send(SENT)
+        status, _, body = raw.answer()
+        assert status == 500
+        assert b"secret" not in body
+        assert raw.closed_after() < 5
+        other.send(SENT)
+        assert other.answer()[0] == 400
+
+
+def test_what_is_no_longer_taken_behind_a_known_head_has_its_task():
+    takes = iter([True, False, False])
+    with serving(lambda respond: next(takes) and refused(respond)) as (address, app, _), Raw(address) as raw:
+        raw.send(SENT)
+        assert raw.answer()[0] == 400
+        raw.send(SENT)
+        assert raw.answer()[0] == 200
+        assert app.tasks == 1
+
+
+def test_nothing_is_known_behind_a_request_to_speak_another_protocol():
+    upgrade = SENT.replace(b"\r\n\r\n", b"\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+    with serving(refused) as (address, app, _), Raw(address) as raw:
+        raw.send(SENT)
+        assert raw.answer()[0] == 400
+        raw.send(upgrade)
+        raw.answer()
+        before = app.offered
+        raw.send(SENT)
+        raw.has_answer()
+        alone = app.offered - before
+    with serving(refused) as (address, app, _), Raw(address) as raw:
+        raw.send(upgrade)
+        raw.answer()
+        before = app.offered
+        raw.send(SENT)
+        raw.has_answer()
+        assert app.offered - before == alone
+
+
+def slowly(later: list[Callable[[], object]]) -> Callable[[Respond], bool]:
+    """Answers when ``later`` is called."""
+
+    def how(respond: Respond) -> bool:
+        later.append(partial(asyncio.get_running_loop().call_soon_threadsafe, partial(refused, respond)))
+        return True
+
+    return how

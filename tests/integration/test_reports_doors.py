@@ -83,6 +83,14 @@ class TestCommandLine:
         listed = shell("report", "list").stdout
         assert all(name in listed for name in ("daily_mi", "reconciliation", "overrides"))
         assert "daily_mi" in shell("report", "schedule").stdout
+        assert "{" not in listed, "parameters are written as they are given"
+
+    def test_programs_are_told_of_a_report_as_over_http(self, shell: Shell, door: Served):
+        found = {one["name"]: one for one in json.loads(shell("report", "list", "--json").stdout)}
+        assert set(found["daily_mi"]["parameters"][0]) == {"name", "type", "required", "default", "description"}
+        assert found["daily_mi"]["recipients"] == []
+        over_http = door.get("/v1/reports").json()["reports"]
+        assert [{k: v for k, v in found[one["name"]].items() if k != "recipients"} for one in over_http] == over_http
 
     def test_files_are_checked(self, shell: Shell, tmp_path: Path):
         good, bad = tmp_path / "good.sql", tmp_path / "bad.sql"

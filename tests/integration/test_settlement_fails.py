@@ -49,6 +49,11 @@ def replayed(
 class TestFigures:
     """The report's SQL agrees with scikit-learn and with plain sorting."""
 
+    def test_outcomes_that_come_with_the_next_file_are_not_late(self, replayed: tuple[trueup.Trueup, Path]):
+        found = figures(replayed[0])
+        assert {row["maturity"] >= 0.95 for row in found["half_months"]} == {True, False}
+        assert "MaturityLate" not in {alert["alert"] for alert in found["alerts"]}
+
     def test_each_months_statistics(self, replayed: tuple[trueup.Trueup, Path]):
         up, _ = replayed
         rows = up.query(TRUTH).rows()

@@ -48,7 +48,7 @@ def test_no_value_key_or_query_is_logged(tmp_path: Path, as_json: bool):
         )
         assert process.stdout
         key = process.stdout.readline().decode().strip()
-        while not (found := re.search(r"listens on (\S+)", errors.read_text())):
+        while not (found := re.search(r"listens on (\S+)\s", errors.read_text())):
             assert process.poll() is None
         statuses = send_secrets(found[1], key)
         process.terminate()

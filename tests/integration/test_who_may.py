@@ -168,6 +168,30 @@ class TestPerDeployment:
         assert deploy(asked(ApiRole.SCORER, "mine"), "mine", own, "z") == 403
         assert door.up.services.registry.deployment("fresh").deployed_by.startswith("key:")
 
+    def test_actions_are_recorded_for_ones_own_deployments_and_audited(
+        self, door: Served, asked: Callable[..., Asked]
+    ) -> None:
+        def act(ask: Asked, name: str, key: str) -> int:
+            action = {"key": key, "action": "called", "business_key": "007", "event_day": "2026-11-20"}
+            sent = ask("POST", "/v1/actions", json={"deployment": name, "actions": [action]})
+            return int(sent.status_code)
+
+        theirs, mine, both = (asked(ApiRole.OPERATOR, *of) for of in (["theirs"], ["mine"], ["mine", "shared"]))
+        assert act(theirs, "theirs", "1") == 200
+        assert act(theirs, "mine", "2") == 403
+        assert act(theirs, "nothing", "2") == 403, "whether there is one is not told"
+        assert act(mine, "mine", "2") == 403, "the item would be treated for `shared` too, which keeps the contract"
+        assert act(both, "mine", "3") == 200
+        assert act(asked(ApiRole.SCORER, "theirs"), "theirs", "4") == 403
+        recorded = door.up.services.queries.rows("SELECT key, deployment, recorded_by FROM actions ORDER BY key")
+        assert [(one["key"], one["deployment"]) for one in recorded] == [("1", "theirs"), ("3", "mine")]
+        with door.up.services._pools[1].transaction() as connection:
+            audit = connection.execute(
+                "SELECT actor, detail FROM ledger.audit WHERE action = 'record actions' ORDER BY audit_id"
+            ).fetchall()
+        assert audit == [(one["recorded_by"], {"actions": 1}) for one in recorded]
+        assert all(one["recorded_by"].startswith("key:") for one in recorded)
+
     def test_an_action_on_what_is_shared_needs_the_right_role_there_too(self, asked: Callable[..., Asked]) -> None:
         assert asked(ApiRole.SCORER, "mine")("POST", "/v2/repository/models/mine/unload").status_code == 403
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zoneinfo
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -213,6 +214,15 @@ class TestMuting:
         night = MuteTime("night", "Europe/Vienna", minutes=((0, 6 * 60),))
         change = datetime(2026, 10, 24, 22, tzinfo=UTC)  # local midnight; seven hours long
         assert [is_in_force(night, change + timedelta(hours=h)) for h in range(8)] == [True] * 7 + [False]
+
+    def test_zones_are_known_where_the_machine_has_no_database_of_them(self):
+        zoneinfo.reset_tzpath(to=())
+        zoneinfo.ZoneInfo.clear_cache()
+        try:
+            nights = MuteTime("nights", "Europe/Vienna", minutes=((22 * 60, 1440),))
+            assert is_in_force(nights, datetime(2026, 10, 24, 20, tzinfo=UTC))
+        finally:
+            zoneinfo.reset_tzpath()
 
     def test_closed_days_are_those_of_the_calendar(self):
         closed = MuteTime("closed", "America/New_York", calendar="us-settlement", business_days=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -42,3 +44,13 @@ def test_the_drawing_equals_the_imports():
     drawn = set(re.findall(r"^ {4}(\w+) --> (\w+)$", drawing, re.MULTILINE))
     assert drawn - imported() == set()
     assert imported() - drawn == set()
+
+
+def test_a_serving_process_holds_nothing_that_only_reports_alerts_and_measuring_need():
+    heavy = ("sqlglot", "jinja2", "weasyprint", "scipy", "sklearn", "pandas", "procrastinate", "confluent_kafka")
+    program = (
+        "import sys, trueup.bootstrap, trueup.doors.api.server, trueup.doors.inference.server;"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -10,6 +10,7 @@ import sys
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from trueup import errors
 from trueup.client import AsyncClient, Client, Retries, answers, calls
 from trueup.client.errors import BY_CODE, UnexpectedAnswer, error_of
 from trueup.client.retrying import Attempts, Failed, retry_after
-from trueup.domain.batch import Booked, Status
+from trueup.domain.batch import Booked, OutcomeState, Status
 from trueup.doors.api.errors import STATUS
 
 
@@ -70,6 +71,35 @@ class TestWhatIsSent:
         assert json.loads(one.content or b"")["key"] != json.loads(two.content or b"")["key"]
         many = calls.score_many("t", [{}, {}], keys=None, event_times=None, reasons=False)
         assert len(set(json.loads(many.content or b"")["keys"])) == 2
+
+    def test_outcomes_say_no_more_than_the_caller_does(self) -> None:
+        row = {"account": "007", "event_day": date(2026, 11, 20), "value": Decimal("1.50"), "state": None}
+        plain = calls.record_outcomes("trade", [row], source="file", label=None, state=None, all_or_none=True)
+        assert json.loads(plain.content or b"") == {
+            "contract": "trade", "source": "file", "all_or_none": True,
+            "outcomes": [{"account": "007", "event_day": "2026-11-20", "value": "1.50", "state": None}],
+        }  # fmt: skip
+        named = calls.record_outcomes(
+            "trade", [], source="file", label="penalty", state=OutcomeState.CENSORED, all_or_none=False
+        )
+        said = json.loads(named.content or b"")
+        assert (said["label"], said["state"], said["all_or_none"]) == ("penalty", "censored", False)
+
+    def test_an_action_without_a_key_gets_one_that_all_attempts_share(self) -> None:
+        prediction = UUID(int=7)
+        found = calls.record_actions(
+            "t", [{"action": "a", "key": "case 1"}, {"action": "b", "key": None}, {"prediction_id": prediction}]
+        )
+        one, two, three = json.loads(found.content or b"")["actions"]
+        assert (one["key"], three["prediction_id"]) == ("case 1", str(prediction))
+        assert len({one["key"], two["key"], three["key"], None}) == 4
+
+    @pytest.mark.parametrize("row", [[1], None, "text", {"value": b"hush"}, {"prediction_id": object()}])
+    def test_what_is_no_outcome_and_no_action_is_refused_before_it_is_sent(self, row: Any) -> None:
+        with pytest.raises(errors.InvalidInput):
+            calls.record_outcomes("trade", [row], source="file", label=None, state=None, all_or_none=True)
+        with pytest.raises(errors.InvalidInput):
+            calls.record_actions("t", [row])
 
     @pytest.mark.parametrize("more", [{"keys": ["a"]}, {"keys": "ab"}, {"event_times": [datetime.now(UTC)]}])
     def test_one_key_and_one_event_time_a_row(self, more: dict[str, Any]) -> None:

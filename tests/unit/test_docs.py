@@ -11,6 +11,9 @@ import pytest
 from pydantic import BaseModel
 
 import trueup
+from trueup.alerts.reading import SHIPPED as RULES
+from trueup.alerts.reading import RuleFolders
+from trueup.reports.reading import SHIPPED as REPORTS
 from trueup.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -120,3 +123,23 @@ def test_the_plans_of_streams_are_what_the_named_figures_give():
             ("write-ahead log, all instances", peak * value["wal"]),
         ):
             assert plans[line][i].startswith(f"{bytes_per_s / 1e6:.0f} MB/s")
+
+
+def test_the_shipped_rules_are_listed_with_their_parameters():
+    text = (ROOT / "docs/reference/alert-rules.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+)` \| (\w+) \| (\w+) \| (every \w+) \| (.*) \|$", text, re.MULTILINE)
+    folders = RuleFolders([RULES])
+    files = {path.stem: folders.rule(path.stem) for path in sorted(RULES.glob("*.sql"))}
+    assert listed == [
+        (
+            *(name, one.rule.name, str(one.rule.severity), one.rule.schedule),
+            ", ".join(f"`{p.name}` {p.default:g}" for p in one.file.parameters),
+        )
+        for name, one in files.items()
+    ]
+
+
+def test_the_shipped_reports_are_listed():
+    text = (ROOT / "docs/reference/report-files.md").read_text(encoding="utf-8")
+    section = text.partition("## Shipped reports")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == sorted(p.stem for p in REPORTS.glob("*.sql"))

@@ -86,7 +86,8 @@ def record_outcomes(
 
 def record_actions(deployment: str, actions: Iterable[Instance]) -> Call[answers.ActionsReceipt]:
     """What was done about items; an action without a key gets one that every attempt sends. Raises InvalidInput."""
-    rows = [{"key": new_key(), **exact(_named(action))} for action in actions]
+    rows = [exact(_named(action)) for action in actions]
+    rows = [row if row.get("key") is not None else {**row, "key": new_key()} for row in rows]
     return Call(
         "POST", "/v1/actions", reading(answers.ActionsReceipt), encoded({"deployment": deployment, "actions": rows})
     )

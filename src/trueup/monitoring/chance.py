@@ -25,9 +25,10 @@ from trueup.monitoring import distances
 from trueup.monitoring.scipy import scipy
 
 FEW = 5.0  # expected rows in a bin below which the limit distributions do not hold (Cochran 1954)
+MANY = 100.0  # rows of one sample that stands for both, from which on cumulative shares fluctuate as in the limit
 DEALS, MORE_DEALS = 999, 9_000  # the latter where fewer than ten of the first were as large
 _TIED = 0.05  # share of one bin from which on KS' limit distribution gives away too much
-_DRAWS, _AT_ONCE = 20_000, 1_000  # of limit distributions
+_DRAWS, _AT_ONCE = 10_000, 1_000  # of limit distributions
 _LARGEST = 500_000_000  # rows that numpy deals out without replacement
 
 Chance = tuple[float | None, float | None, float | None]  # value, critical value, p-value
@@ -110,7 +111,8 @@ def _limit(profile: Profile, metric: DriftMetric, reference: Ints, current: Ints
     if metric is DriftMetric.KS and used.max() <= _TIED * (n + m):
         return _ks_limit(n, m)
     if metric in (DriftMetric.KS, DriftMetric.WASSERSTEIN, DriftMetric.L_INFINITY):
-        several = n * m / (n + m) >= FEW * len(used)
+        size = n * m / (n + m)
+        several = size >= (FEW * len(used) if metric is DriftMetric.L_INFINITY else MANY)
         return _Limit(_fluctuations(profile, metric), math.sqrt(n * m / (n + m))) if several else None
     if len(used) < 2 or used.min() * min(n, m) / (n + m) < FEW:
         return None

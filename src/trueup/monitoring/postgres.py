@@ -45,13 +45,13 @@ _COUNTED = """
     SELECT event_day, sum(n), max(counted_at) FROM ledger.profile_counts
     WHERE deployment_id = %s AND field = '' AND slice = '' GROUP BY event_day
 """
-# Asked every hour: of each day the one newest entry of an index, however many outcomes there are.
+# Asked every hour: of each day the one newest entry of the index over `event_day + 0`, however many outcomes there are.
 _CHANGED_RECORDED = """
     SELECT d::date, o.recorded_at, o.recorded_at
     FROM generate_series(%(first)s::date, %(last)s::date, interval '1 day') AS d
     CROSS JOIN LATERAL (
         SELECT recorded_at FROM ledger.outcomes
-        WHERE contract_name = %(contract)s AND event_day = d::date AND recorded_at <= %(at)s
+        WHERE contract_name = %(contract)s AND event_day + 0 = d::date AND recorded_at <= %(at)s
         ORDER BY recorded_at DESC LIMIT 1
     ) o
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from psycopg.types.json import Jsonb
 
 from trueup.domain.message import Message
 from trueup.domain.report import Asked, Look, ReportRun, Result
-from trueup.errors import InvalidInput, NotFound
 from trueup.ports import Outbox
 from trueup.postgres import Pool
+from trueup.reports.store import no_outbox, no_run
 
 _NUMBER = "SELECT nextval('ledger.report_runs_run_id_seq')"
 _ADD = """
@@ -49,25 +48,22 @@ _DECODER = msgspec.json.Decoder(_Body)
 
 
 class PostgresRuns:
-    """Runs as rows; messages of a run are committed with it."""
+    """A RunStore of rows; messages of a run are committed with it."""
 
     def __init__(self, writer: Pool, outbox: Outbox | None = None) -> None:
         self._writer = writer
         self._outbox = outbox
 
     def next_id(self) -> int:
-        """A number that no other run has. Raises LedgerUnavailable."""
+        """As in RunStore."""
         with self._writer.transaction() as connection:
             (row,) = connection.execute(_NUMBER).fetchall()
         return int(row[0])
 
     def add(self, run: ReportRun, messages: Sequence[Message] = ()) -> bool:
-        """Keeps a run and its messages, or neither: False where its due moment has a run already.
-
-        Raises InvalidInput where there is a message and no outbox.
-        """
+        """As in RunStore."""
         if messages and self._outbox is None:
-            raise InvalidInput("the report has recipients, and nothing is set up that reaches them")
+            raise no_outbox()
         with self._writer.transaction() as connection:
             if connection.execute(_ADD, _row(run)).rowcount == 0:
                 return False
@@ -76,22 +72,17 @@ class PostgresRuns:
         return True
 
     def is_done(self, name: str, due_at: datetime) -> bool:
-        """Whether a due moment has a run with figures."""
+        """As in RunStore."""
         with self._writer.transaction() as connection:
             return connection.execute(_DONE, (name, due_at)).fetchone() is not None
 
     def run(self, run_id: int) -> ReportRun:
-        """Raises NotFound."""
+        """As in RunStore."""
         with self._writer.transaction() as connection:
             found = connection.execute(_ONE, (run_id,)).fetchone() if 0 < run_id < 2**63 else None
         if found is None:
-            raise NotFound("no such run of a report", next_step="`trueup report list --runs` lists what there is")
+            raise no_run()
         return _run(found)
-
-
-def digest_of(text: str) -> str:
-    """SHA-256 in hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _row(run: ReportRun) -> dict[str, Any]:

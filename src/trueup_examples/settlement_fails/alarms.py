@@ -10,7 +10,14 @@ import trueup
 from trueup.bootstrap import open_alerts
 from trueup_examples.settlement_fails.replay import DEPLOYMENT
 
-RULES = ("squeeze", "feature_drift", "score_drift", "performance_below_floor", "calibration_off", "maturity_late")
+RULES: dict[str, dict[str, object]] = {
+    "squeeze": {},
+    "feature_drift": {},
+    "score_drift": {},
+    "performance_below_floor": {},
+    "calibration_off": {},
+    "maturity_late": {"grace_days": 31},  # a half-month's last outcome stands in the next file, published as much later
+}
 _AFTER = timedelta(days=30)  # the last files are published so much later
 
 
@@ -33,9 +40,9 @@ def alarms(up: trueup.Trueup) -> list[dict[str, Any]]:
                 "ended": one.ended_at,
                 "value": one.value,
             }
-            for rule in RULES
+            for rule, given in RULES.items()
             for one in engine.backtest(
-                rule, first, last + _AFTER, every=timedelta(days=1), known_by="observed"
+                rule, first, last + _AFTER, every=timedelta(days=1), known_by="observed", given=given
             ).intervals
             if one.fired_at is not None
         ]

@@ -5,23 +5,26 @@ uvicorn's protocol on httptools waits for ever for a request's headers, keeps an
 is bounded by a setting, and what exceeds it costs the caller its connection, nobody else's.
 
 And a request whose body came with its head is offered to the application as a plain call before a task
-is made for it: a task, two events and three coroutines cost more than the rest of a small request.
+is made for it: a task, two events and three coroutines cost more than the rest of a small request. Where its
+head is one that was read before (``heads.py``), the parser does not see it at all.
 """
 
 from __future__ import annotations
 
 import asyncio
 from array import array
+from collections.abc import Callable
 from contextvars import Context
 from fcntl import ioctl
 from functools import partial
 from termios import FIONREAD
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from trueup.doors.api.heads import Heads
 from trueup.doors.prompt import AnswersAtOnce
 from trueup.settings import Limits
 from trueup.telemetry import log
@@ -36,9 +39,12 @@ class BoundedConnection(HttpToolsProtocol):
 
     limits: Limits
     prompt: AnswersAtOnce | None
+    heads: Heads
     _defaults: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")  # headers of every answer, and as they are sent
     _idle_since = 0.0  # of the loop's clock: when the last answer was sent
     _unstarted: ASGIApp | None = None  # of a request whose body is still in the bytes being read
+    _read: object = None  # the scope of the last request that was read to its end
+    _alone = b""  # what is being read, where it begins with a request
     _reading = False
     _earlier: list[RequestResponseCycle]  # requests that others are pipelined behind
     _slow: asyncio.TimerHandle | None = None  # runs while we wait for a request, or for the rest of one
@@ -70,10 +76,14 @@ class BoundedConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Feeds the parser, and sees to it that what is incomplete has a deadline and a size."""
         before, answering = self.scope, self.cycle
+        if before is self._read and (answering is None or answering.response_complete):  # between two requests
+            if self._repeats(data):
+                return
+            self._alone = data
         self._received = len(data)
         self._reading = True
         super().data_received(data)
-        self._reading = False
+        self._reading, self._alone = False, b""
         app, self._unstarted = self._unstarted, None
         if app is not None and not self.transport.is_closing():  # the rest of its body is still to come
             super()._start_asgi_task(self.cycle, app)  # type: ignore[arg-type]
@@ -110,10 +120,13 @@ class BoundedConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """A request that is whole and has no task yet is answered at once, or gets its task."""
         super().on_message_complete()
+        data, self._alone = self._alone, b""
+        if not self.parser.should_upgrade():
+            self._read = self.scope
         app, self._unstarted = self._unstarted, None
         if app is None or self.transport.is_closing():  # closing: it came behind the last one that is answered
             return
-        if not self._is_taken():
+        if not self._is_taken(data):
             super()._start_asgi_task(self.cycle, app)  # type: ignore[arg-type]
 
     def on_response_complete(self) -> None:
@@ -190,22 +203,43 @@ class BoundedConnection(HttpToolsProtocol):
         else:
             super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
 
-    def _is_taken(self) -> bool:
-        """Whether the application answers without a task."""
-        cycle, prompt = self.cycle, self.prompt
-        assert prompt is not None
+    def _is_taken(self, data: bytes) -> bool:
+        """Whether the application answers without a task. ``data`` is all that was read, if the request began it."""
+        cycle = self.cycle
         if cycle.waiting_for_100_continue:
             return False
-        body, respond = bytes(cycle.body), partial(self._respond, cycle)
+        body = bytes(cycle.body)
+        if not self._takes(cast(Scope, cycle.scope), body, cycle):
+            return False
+        cycle.body = bytearray()
+        if data and cycle.keep_alive and self._read is self.scope:
+            self.heads.keep(data, cast(dict[str, Any], cycle.scope), len(body))
+        return True
+
+    def _repeats(self, data: bytes) -> bool:
+        """Whether this is a request whose head was read before, and the application answers it without a task."""
+        found = self.heads.found(data)
+        if found is None or self.transport.is_closing() or self.flow.write_paused:
+            return False
+        head, body = found
+        before, cycle = self.cycle, _Repeated(self.on_response_complete)
+        self.cycle = cast(RequestResponseCycle, cycle)
+        here = {"client": self.client, "server": self.server, "scheme": self.scheme, "state": self.app_state.copy()}
+        if not self._takes({**head, **here}, body, self.cycle):
+            self.cycle = before
+            return False
+        self._head_bytes = 0
+        self._calm()
+        return True
+
+    def _takes(self, scope: Scope, body: bytes, cycle: RequestResponseCycle) -> bool:
+        assert self.prompt is not None
         try:
-            taken = prompt.at_once(cast(Scope, cycle.scope), body, respond)
+            return self.prompt.at_once(scope, body, partial(self._respond, cycle))
         except Exception as error:  # its text may hold a caller's values
             log("api").error("request_failed", kind=type(error).__name__)
             self._end(500, "trueup failed on this request; the server's log tells more")
-            taken = True
-        if taken:
-            cycle.body = bytearray()
-        return taken
+            return True
 
     def _respond(self, cycle: RequestResponseCycle, status: int, head: bytes, body: bytes) -> None:
         """What ``RequestResponseCycle.send`` does, for an answer that is whole."""
@@ -280,6 +314,18 @@ class BoundedConnection(HttpToolsProtocol):
         self.transport.close()
 
 
+class _Repeated:
+    """What is looked at of uvicorn's ``RequestResponseCycle``, for a request that is answered without a task."""
+
+    __slots__ = ("disconnected", "keep_alive", "on_response", "response_complete", "response_started")
+    message_event = asyncio.Event()  # nobody waits for more of the request
+
+    def __init__(self, on_response: Callable[[], None]) -> None:
+        self.on_response = on_response
+        self.keep_alive = True
+        self.disconnected = self.response_started = self.response_complete = False
+
+
 class _Trailers(list[tuple[bytes, bytes]]):
     """Where header fields go that come behind the body: nowhere. They are no headers of the request."""
 
@@ -304,7 +350,7 @@ def _unread(transport: asyncio.BaseTransport) -> bool:
 def bounded(limits: Limits, served: ASGIApp) -> type[BoundedConnection]:
     """The class of a server's connections."""
     prompt = served if isinstance(served, AnswersAtOnce) else None
-    return type("BoundedConnection", (BoundedConnection,), {"limits": limits, "prompt": prompt})
+    return type("BoundedConnection", (BoundedConnection,), {"limits": limits, "prompt": prompt, "heads": Heads()})
 
 
 def allow_files(connections: int) -> None:

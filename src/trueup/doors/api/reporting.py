@@ -19,10 +19,10 @@ from trueup.doors.api.edge import Work
 from trueup.doors.auth import Caller, Permission
 from trueup.errors import Forbidden, InvalidQuery
 from trueup.reports.formats import rendered
-from trueup.reports.formats.document import document_of, result_document
+from trueup.reports.formats.document import document_of, report_document, result_document
 
 if TYPE_CHECKING:
-    from trueup.reports.reading import Report
+    pass
 
 _FILE = {"schema": {"type": "string", "format": "binary"}}
 _KINDS = (
@@ -93,7 +93,7 @@ def _add_reports(app: FastAPI, services: Services, work: Work, allowed: Any) -> 
     async def reports() -> Response:
         """The reports there are, with their parameters and schedules."""
         found = await work.run(services.reports.all)
-        return handlers.reply({"reports": [_document(report) for report in found.values()]})
+        return handlers.reply({"reports": [report_document(report) for report in found.values()]})
 
     @app.post(
         "/v1/reports/{report}/runs",
@@ -182,27 +182,3 @@ async def _reads_everything(request: Request) -> None:
             "a caller limited to some deployments may not use reports, which read all",
             next_step="use a key that covers every deployment",
         )
-
-
-def _document(report: Report) -> dict[str, Any]:
-    return {
-        "name": report.name,
-        "title": report.look.title,
-        "audience": report.look.audience,
-        "description": report.look.description,
-        "parameters": [
-            {
-                "name": p.name,
-                "type": str(p.type),
-                "required": p.required,
-                "default": None if p.default is None else str(p.default),
-                "description": p.description,
-            }
-            for p in report.file.parameters
-            if not p.name.startswith("row_")
-        ],
-        "queries": [query.name for query in report.queries],
-        "schedule": report.schedule,
-        "formats": [str(format_) for format_ in report.formats],
-        "digest": report.file.digest,
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,13 +10,10 @@ from typer.core import TyperGroup
 
 from trueup.doors.cli.errors import BAD_INPUT
 from trueup.doors.cli.output import JsonOption, print_json, print_table, say
-from trueup.doors.cli.reading import FormatOption, format_of, progress
+from trueup.doors.cli.reading import FormatOption, format_of
 
 if TYPE_CHECKING:
     from trueup.domain.batch import OutcomeState
-    from trueup.domain.contract import Contract
-    from trueup.doors.cli.files import Source
-    from trueup.settings import Limits
 
 _COLUMNS = ("contract_name", "label", "event_day", "revision", "state", "value", "source", "observed_at", "recorded_at",
             "is_latest")  # fmt: skip
@@ -63,38 +61,50 @@ def record(
     censored: Annotated[bool, typer.Option("--censored", help="These left observation: no outcome will come.")] = False,
     source: Annotated[str | None, typer.Option(help="Where they come from; the file's name unless given.")] = None,
     file_format: FormatOption = None,
+    rejects: Annotated[
+        Path | None,
+        typer.Option("--rejects", help="Record what fits; the other rows and their faults go to this file."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every row and record none.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Record real outcomes: the business-key columns, event_day, value and, optionally, observed_at and state.
 
     Of a contract with several labels a file may have a column a label instead. The whole file is checked first; if
-    any row is wrong, none is recorded. Recording again changes nothing.
+    any row is wrong, none is recorded, or with --rejects those that fit. Recording again changes nothing.
+
+    Exits with 3 when any row was wrong.
     """
     import trueup
     from trueup.domain.batch import NOTHING_RECORDED
     from trueup.doors.cli import files
+    from trueup.doors.cli.outcome_files import OutcomeFile, rejects_of
     from trueup.doors.cli.settings import read_settings
-    from trueup.outcomes.decoding import outcome_contract
 
     state = _state(retract=retract, censored=censored)
-    total = NOTHING_RECORDED
+    total, rejected = NOTHING_RECORDED, 0
     with files.opened(file, format_of(file_format)) as opened, trueup.connect(read_settings()) as up:
-        limits, agreed = up.services.settings.limits, up.contract(contract)
-        rows = _check_all(opened, agreed, label, state, limits)
+        given = OutcomeFile(opened, up.contract(contract), up.services.settings.limits, label, state)
+        if rejects is None:
+            rows = given.check()
+        else:
+            with rejects_of(file, rejects) as refused:
+                rows, rejected = given.reject(refused)
         if not dry_run:
-            with progress(opened, "recording") as tick:
-                for chunk in opened.chunks(outcome_contract(agreed, label), limits):
-                    named = source or opened.name
-                    total += up.outcomes(contract, chunk.data, source=named, label=label, state=state)
-                    tick()
-    told = {"first": total.first, "revised": total.revised, "unchanged": total.unchanged}
+            total = given.record(up, source or opened.name)
+    told: dict[str, Any] = {"rows": rows} if dry_run else {}
+    told |= {"first": total.first, "revised": total.revised, "unchanged": total.unchanged}
+    told |= {} if rejects is None else {"rejected": rejected}
     if as_json:
-        print_json({"rows": rows, **told, "dry_run": dry_run} if dry_run else told)
+        print_json({**told, "dry_run": dry_run} if dry_run else told)
     elif dry_run:
-        say(f"{rows} rows fit; none was recorded")
+        say(f"{rows - rejected} rows fit; none was recorded")
     else:
         say(f"{total.first} first outcomes, {total.revised} revised, {total.unchanged} known already")
+    if rejects is not None and rejected:
+        say(f"{rejected} of {rows} rows do not fit: {rejects.name} has each with its faults")
+        say("next: mend them and record the file again, which changes nothing of what is recorded")
+        raise typer.Exit(BAD_INPUT)
 
 
 @app.command(epilog="Example:  trueup outcomes show 037833100 --contract settlement_fails --json")
@@ -156,31 +166,3 @@ def _state(*, retract: bool, censored: bool) -> OutcomeState | None:
     if retract and censored:
         raise InvalidInput("outcomes are retracted or censored, not both", next_step="give one of the two")
     return OutcomeState.RETRACTED if retract else OutcomeState.CENSORED if censored else None
-
-
-def _check_all(
-    source: Source, contract: Contract, label: str | None, state: OutcomeState | None, limits: Limits
-) -> int:
-    """Decodes the whole file once and returns its rows. Raises InstanceErrors when any row is wrong."""
-    from dataclasses import replace
-
-    from trueup.contracts.decoding import Decoder
-    from trueup.domain.contract import FieldError
-    from trueup.doors.python import decode
-    from trueup.errors import InstanceErrors
-    from trueup.outcomes.decoding import fitting, outcome_contract, stated
-
-    rows_like = outcome_contract(contract, label)
-    decoder = Decoder(rows_like, limits)
-    errors: list[FieldError] = []
-    rows = total = 0
-    with progress(source, "checking") as tick:
-        for chunk in source.chunks(rows_like, limits):
-            decoded = fitting(stated(decode(decoder, chunk.data), state), contract, label)
-            rows, total = rows + chunk.rows, total + decoded.errors_total
-            if len(errors) < limits.field_errors:
-                errors.extend(replace(e, row=e.row + chunk.start) for e in decoded.errors)
-            tick()
-    if total:
-        raise InstanceErrors(tuple(errors[: limits.field_errors]), total)
-    return rows

@@ -15,6 +15,7 @@ from trueup.doors.cli.output import JsonOption, print_json, print_table, say
 if TYPE_CHECKING:
     from trueup.bootstrap import Services
     from trueup.domain.report import ReportRun, Result
+    from trueup.reports.reading import Report
 
 app = typer.Typer(help="Reports: SQL files whose figures are kept.", no_args_is_help=True)
 
@@ -106,8 +107,10 @@ def list_reports(
         found = reports.runs(name, limit) if lists_runs else [_document(one) for one in reports.all().values()]
     if as_json:
         print_json(found)
+    elif lists_runs:
+        print_table(found, columns=_RUNS)
     else:
-        print_table(found, columns=_RUNS if lists_runs else _REPORTS)
+        print_table(list(map(_cells, found)), columns=_REPORTS)
 
 
 @app.command(epilog="Example:  trueup report schedule --json")
@@ -124,7 +127,7 @@ def schedule(as_json: JsonOption = False) -> None:
         print_json(found)
     else:
         columns = ("name", "schedule", "missed", "recipients", "last_run", "last_started", "last_error")
-        print_table(found, columns=columns)
+        print_table(list(map(_cells, found)), columns=columns)
 
 
 @app.command(epilog="Example:  trueup report check reports/*.sql")
@@ -219,23 +222,16 @@ def _records(result: Result) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in result.rows]
 
 
-def _document(report: Any) -> dict[str, Any]:
-    return {
-        "name": report.name,
-        "title": report.look.title,
-        "audience": report.look.audience,
-        "description": report.look.description,
-        "parameters": ", ".join(
-            p.name + ("" if p.required else f"={p.default}" if p.default is not None else "=")
-            for p in report.file.parameters
-            if not p.name.startswith("row_")
-        ),
-        "schedule": report.schedule,
-        "recipients": ", ".join(report.recipients),
-        "formats": [str(f) for f in report.formats],
-        "queries": [query.name for query in report.queries],
-        "digest": report.file.digest,
-    }
+def _document(report: Report) -> dict[str, Any]:
+    from trueup.reports.formats.document import report_document
+
+    return {**report_document(report), "recipients": list(report.recipients)}
+
+
+def _cells(document: dict[str, Any]) -> dict[str, Any]:
+    """A report for a table: parameters as they are given, lists as one text."""
+    given = [p["name"] + ("" if p["required"] else f"={p['default'] or ''}") for p in document["parameters"]]
+    return {**document, "parameters": ", ".join(given), "recipients": ", ".join(document["recipients"])}
 
 
 def _services() -> Services:

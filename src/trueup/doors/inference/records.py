@@ -31,6 +31,20 @@ _RAW_ROWS = msgspec.json.Decoder(list[msgspec.Raw])
 encode = msgspec.json.Encoder().encode
 
 
+class _Answer(msgspec.Struct, gc=False):
+    """One answer as it is written: ``Answer`` of the OpenAPI document."""
+
+    prediction_id: str
+    status: str
+    score: float | None
+    decision: str | None
+    expected_cost: float | None
+    repeated: bool
+    class_: str | msgspec.UnsetType = msgspec.field(name="class", default=msgspec.UNSET)
+    outputs: list[Any] | msgspec.UnsetType = msgspec.UNSET
+    reasons: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
+
+
 @dataclass(slots=True)
 class RecordsCall:
     """What a request says beside its body: ``key`` of the header Idempotency-Key, for a single instance.
@@ -211,18 +225,17 @@ def _written(response: Response, contract: Contract, *, want_reasons: bool) -> l
         (receipt.booked == Booked.REPEATED).tolist(),
         strict=True,
     )
-    names = ("prediction_id", "status", "score", "decision", "expected_cost", "repeated")
-    documents: list[dict[str, Any]] = [dict(zip(names, row, strict=True)) for row in rows]
+    documents = [_Answer(*row) for row in rows]
     if answers.classes is not None:
         for document, label in zip(documents, answers.classes.tolist(), strict=True):
             if label is not None:
-                document["class"] = label
+                document.class_ = label
     if answers.outputs is not None:
         for document, row in zip(documents, answers.outputs, strict=True):
-            document["outputs"] = numbers(row)
+            document.outputs = numbers(row)
     if want_reasons and answers.reasons is not None:
         for i in np.flatnonzero(receipt.booked == Booked.NEW).tolist():
-            documents[i]["reasons"] = _reasons(answers.reasons, i, contract)
+            documents[i].reasons = _reasons(answers.reasons, i, contract)
     return [encode(document) for document in documents]
 
 

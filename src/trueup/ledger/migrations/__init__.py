@@ -1,3 +1,3 @@
 """Alembic migrations of the ledger's tables. ``HEAD`` names the last one."""
 
-HEAD = "0012"
+HEAD = "0013"

@@ -45,8 +45,10 @@ outcomes = Table(
     ),
     CheckConstraint("revision >= 1", name="outcomes_revision"),
 )
-# The newest outcome of an event day, for who asks of which days something new is known.
-Index("outcomes_changed", outcomes.c.contract_name, outcomes.c.event_day, outcomes.c.recorded_at)
+# The newest outcome of an event day, for who asks of which days something new is known. Over an expression, so that the
+# planner cannot take it for the primary key where a day has no statistics yet: an item would be looked for among all of
+# its day.
+Index("outcomes_changed", text("(event_day + 0)"), outcomes.c.contract_name, outcomes.c.recorded_at)
 
 # Where each pull goes on. ``turn`` is the fence: it moves with every commit, also where ``since`` does not.
 outcome_pulls = Table(

@@ -1,11 +1,14 @@
-"""A run as one JSON document."""
+"""A report and a run of one as JSON documents."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trueup.domain.report import ReportRun, Result
+
+if TYPE_CHECKING:
+    from trueup.reports.reading import Report
 
 
 def json_of(run: ReportRun) -> bytes:
@@ -45,4 +48,29 @@ def result_document(result: Result) -> dict[str, Any]:
         "columns": [{"name": column.name, "kind": str(column.kind)} for column in result.columns],
         "rows": [list(row) for row in result.rows],
         "is_cut": result.is_cut,
+    }
+
+
+def report_document(report: Report) -> dict[str, Any]:
+    """What a report is of, what may be asked of it, and when it runs. Who is told is not for everybody to read."""
+    return {
+        "name": report.name,
+        "title": report.look.title,
+        "audience": report.look.audience,
+        "description": report.look.description,
+        "parameters": [
+            {
+                "name": p.name,
+                "type": str(p.type),
+                "required": p.required,
+                "default": None if p.default is None else str(p.default),
+                "description": p.description,
+            }
+            for p in report.file.parameters
+            if not p.name.startswith("row_")
+        ],
+        "queries": [query.name for query in report.queries],
+        "schedule": report.schedule,
+        "formats": [str(format_) for format_ in report.formats],
+        "digest": report.file.digest,
     }
